@@ -1,0 +1,64 @@
+# `make demo` and `make test` are all that a newcomer needs; `make` alone lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := outputs/demo
+
+.PHONY: help demo demo-steps test test-all lint format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+
+demo: .venv/.installed ## the whole main job on small real photographs: outputs/demo/panel.png
+	@start=$$(date +%s); $(MAKE) --no-print-directory demo-steps && echo "demo: $$(($$(date +%s) - start)) s without the installation"
+
+demo-steps:
+	$(BIN)/python data/demo/prepare.py --output $(DEMO)/data
+	$(BIN)/python index.py database=$(DEMO)/data/database index=$(DEMO)/index encoder=color_gradient \
+		assign=$(DEMO)/data/manifest.csv references=5
+	$(BIN)/python train.py experiment=demo_backbone
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python -m rasr.models.tiny $(DEMO)/tiny
+	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/untrained weights=$(DEMO)/tiny
+	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/without weights=$(DEMO)/backbone/weights
+	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/with weights=$(DEMO)/rasr/weights.safetensors \
+		index=$(DEMO)/index
+	$(BIN)/python data/demo/compare.py bicubic
+	for method in bicubic untrained without with; do \
+		$(BIN)/python evaluate.py sr=$(DEMO)/$$method gt=$(DEMO)/data/test output=$(DEMO)/metrics_$$method \
+			metrics=[psnr,ssim] || exit 1; \
+	done
+	$(BIN)/python data/demo/compare.py summary
+
+test: .venv/.installed-test ## the fast tests: CPU, no network
+	$(BIN)/python -m pytest
+
+test-all: .venv/.installed-test ## every test, the slow ones and those that need a GPU or the network too
+	$(BIN)/python -m pytest -m ''
+
+lint: .venv/.installed-test ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed-test ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and the caches; outputs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are older than pyproject.toml only when the dependencies may have changed.
+.venv/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e .
+	@touch $@
+
+.venv/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[test]'
+	@touch .venv/.installed $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else \
+	"error: $(PYTHON) is Python %d.%d; RASR needs 3.10 to 3.12: make $(MAKECMDGOALS) PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip

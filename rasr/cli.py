@@ -1,0 +1,80 @@
+"""What every command of the project does about mistakes and interruptions.
+
+Only the command-line mains import this module::
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+    @entry_point
+    def main(cfg: DictConfig) -> None: ...
+
+Exit codes: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 interrupted, 1 a bug of
+ours (with its traceback) or a sweep in which a job failed.
+"""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from rasr.errors import RasrError
+
+
+def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Wrap the main function of a Hydra command; see the module's text for what it adds."""
+
+    @functools.wraps(main)
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            _require_all_keys(cfg)
+            return main(cfg)
+        except KeyboardInterrupt:
+            _stop_interrupted()
+        except SystemExit as stop:
+            # Lightning turns Ctrl-C into sys.exit(1) after it has shut its trainer down.
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                _stop_interrupted()
+            raise
+        except (RasrError, InstantiationException) as error:
+            mistake = _find_mistake(error)
+            if mistake is None:
+                raise
+            _stop_mistaken(mistake)
+
+    return guarded
+
+
+def _require_all_keys(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        noun = "key" if len(missing) == 1 else "keys"
+        example = " ".join(f"{key}=..." for key in missing)
+        raise RasrError(f"missing {noun}: {', '.join(missing)}; add {example} to the command, see --help")
+
+
+def _find_mistake(error: BaseException | None) -> RasrError | None:
+    """Find the RasrError that Hydra's `instantiate` may have wrapped."""
+    while isinstance(error, InstantiationException):
+        error = error.__cause__
+    return error if isinstance(error, RasrError) else None
+
+
+def _stop_mistaken(mistake: RasrError) -> None:
+    lines = str(mistake).strip().splitlines() or [type(mistake).__name__]
+    if len(lines) > 1:  # a data-loading worker pastes its traceback in front: "rasr...Error: the message"
+        lines = [re.sub(r"^[\w.]+: ", "", lines[-1])]
+    line = f"error: {lines[0]}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # SystemExit would end the whole sweep: let Hydra note the failed job and go on with the others.
+        raise CompactHydraException(line) from mistake
+    sys.exit(2)
+
+
+def _stop_interrupted() -> None:
+    print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)  # noqa: T201
+    sys.exit(130)

@@ -1,0 +1,20 @@
+"""Data: manifests, data sets, the resumable order of the samples, and the degradation."""
+
+from rasr.data.datamodule import RASRDataModule
+from rasr.data.dataset import ReferenceDataset
+from rasr.data.degradation import RealESRGANDegradation
+from rasr.data.manifest import Row, read_rows, write_manifest
+from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
+from rasr.data.seeding import sample_seed
+
+__all__ = [
+    "RASRDataModule",
+    "RealESRGANDegradation",
+    "ReferenceDataset",
+    "ResumableDataLoader",
+    "ResumableDistributedSampler",
+    "Row",
+    "read_rows",
+    "sample_seed",
+    "write_manifest",
+]

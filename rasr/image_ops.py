@@ -1,0 +1,41 @@
+"""Resizing and padding of image batches, the same in training and inference.
+
+Everything takes and returns (B, 3, H, W) RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic resize to `size` (H, W), clamped to [0, 1]; antialiased where it shrinks."""
+    if images.shape[-2:] == size:
+        return images
+    shrinks = size[0] < images.shape[-2] or size[1] < images.shape[-1]
+    resized = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=shrinks)
+    return resized.clamp(0, 1)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pads bottom and right to multiples of `multiple`: mirrored as far as the image reaches, then repeated."""
+    for dim in (-2, -1):
+        missing = -images.shape[dim] % multiple
+        # Reflection needs more pixels than it adds; what it cannot give is the repeated edge.
+        mirrored = min(missing, images.shape[dim] - 1)
+        for amount, mode in ((mirrored, "reflect"), (missing - mirrored, "replicate")):
+            if amount:
+                images = F.pad(images, (0, 0, 0, amount) if dim == -2 else (0, amount, 0, 0), mode=mode)
+    return images
+
+
+def cover_and_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes with the aspect kept until `size` (H, W) is covered, then crops its centre."""
+    height, width = images.shape[-2:]
+    factor = max(size[0] / height, size[1] / width)
+    resized = resize_bicubic(
+        images, (max(size[0], round(height * factor)), max(size[1], round(width * factor)))
+    )
+    top, left = (resized.shape[-2] - size[0]) // 2, (resized.shape[-1] - size[1]) // 2
+    return resized[..., top : top + size[0], left : left + size[1]]

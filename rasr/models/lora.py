@@ -1,0 +1,98 @@
+"""LoRA on diffusers networks through peft, and the tensors that training may change.
+
+Only thin wrappers: adapters are peft's own, so its tools keep working on our networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from rasr.errors import RasrError
+
+
+def add_lora(
+    net: nn.Module, targets: Iterable[str], *, rank: int, alpha: float, adapter: str = "default"
+) -> None:
+    """Adds one trainable LoRA adapter to the named layers of `net`; freezes nothing else.
+
+    Args:
+        net: network whose layers get adapters, in place.
+        targets: full names of `nn.Linear` / `nn.Conv2d` layers inside `net`.
+        rank: rank of the update.
+        alpha: the update is scaled by `alpha / rank`.
+        adapter: name of the adapter.
+    """
+    requires_grad = {name: p.requires_grad for name, p in net.named_parameters()}
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(set(targets)))
+    inject_adapter_in_model(config, net, adapter)
+    # peft freezes the whole network; what the caller had left trainable stays so.
+    for name, parameter in net.named_parameters():
+        if requires_grad.get(name):
+            parameter.requires_grad_(True)
+
+
+def merge_lora(net: nn.Module) -> None:
+    """Folds every LoRA adapter of `net` into its base layer and removes it: same output, faster, no adapters left."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            net.set_submodule(name, module.get_base_layer())
+    # diffusers refuses a later add_adapter under the same name as long as it believes one is loaded.
+    if hasattr(net, "_hf_peft_config_loaded"):
+        net._hf_peft_config_loaded = False
+    if hasattr(net, "peft_config"):
+        del net.peft_config
+
+
+def trainable_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training may change, by name."""
+    return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def trainable_state_dict(net: nn.Module) -> dict[str, Tensor]:
+    """Detached CPU copies of the trainable tensors of `net`, by name."""
+    return {name: p.detach().cpu().clone() for name, p in trainable_parameters(net).items()}
+
+
+@torch.no_grad()
+def load_trainable(net: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copies `tensors` into the trainable parameters of `net`; the key sets and shapes must match exactly.
+
+    Args:
+        net: network with trainable parameters.
+        tensors: name -> tensor.
+        source: file (or other origin) that error messages name.
+
+    Raises:
+        RasrError: missing, unexpected or wrongly shaped tensors, named.
+    """
+    parameters = trainable_parameters(net)
+    check_keys(tensors, parameters, source=source)
+    for name, parameter in parameters.items():
+        if parameter.shape != tensors[name].shape:
+            raise RasrError(
+                f"{source}: tensor {name} has shape {tuple(tensors[name].shape)}, the network wants "
+                f"{tuple(parameter.shape)}; use weights made with the same backbone and rank"
+            )
+        parameter.copy_(tensors[name])
+
+
+def check_keys(found: Iterable[str], wanted: Iterable[str], *, source: str) -> None:
+    """Raises a RasrError that names the missing and the unexpected keys of a weight file, if there are any."""
+    found, wanted = set(found), set(wanted)
+    missing, unexpected = sorted(wanted - found), sorted(found - wanted)
+    if missing or unexpected:
+        parts = [
+            f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for kind, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
+        raise RasrError(
+            f"{source}: tensor names do not match the network: {'; '.join(parts)}; "
+            "use weights made for this backbone, rank and branch"
+        )

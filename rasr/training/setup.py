@@ -1,0 +1,97 @@
+"""What a training run checks before it starts, and where it goes on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from rasr.errors import RasrError
+
+logger = logging.getLogger(__name__)
+
+# Settings that may differ between a run and its continuation.
+FREE_ON_RESUME = (
+    "resume",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.devices",
+    "logger",
+    "callbacks",
+    "paths",
+)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Rules that cross configuration groups; raises a RasrError that names the keys.
+
+    The backbone's own size contract is checked when the network is built: it depends on the weights.
+    """
+    if cfg.gt_size % cfg.scale:
+        raise RasrError(f"gt_size={cfg.gt_size} is not a multiple of scale={cfg.scale}; give one that is")
+    if cfg.trainer.max_steps < 1:
+        raise RasrError(f"trainer.max_steps={cfg.trainer.max_steps} trains nothing; give at least 1")
+
+
+def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from.
+
+    Args:
+        cfg: composed configuration; `resume` is "auto", false, or a file.
+        run_config: the same, resolved to plain values.
+
+    Raises:
+        RasrError: the named file is missing or damaged, or the run's last checkpoint was made with other settings.
+    """
+    if cfg.resume is False or cfg.resume is None:
+        return None
+    is_auto = cfg.resume == "auto"
+    path = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt" if is_auto else Path(cfg.resume)
+    if not path.is_file():
+        if is_auto:
+            return None
+        raise RasrError(f"resume={path} does not exist; give a checkpoint file, auto or false")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        before, step = checkpoint["run_config"], checkpoint["global_step"]
+    except Exception as error:  # torch.load raises nearly any type on damaged files
+        raise RasrError(
+            f"{path} is damaged or no checkpoint of train.py; delete it or give resume=false"
+        ) from error
+    changed = sorted(changed_keys(before, run_config))
+    if changed:
+        raise RasrError(
+            f"{path} was made with other settings ({', '.join(changed[:5])}); give another name=, or resume=false "
+            "to start anew"
+        )
+    logger.info("going on from %s at step %d", path, step)
+    return path
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ, besides `FREE_ON_RESUME`."""
+    changed = []
+    for key in before.keys() | now.keys():
+        name = f"{prefix}{key}"
+        old, new = before.get(key), now.get(key)
+        if name in FREE_ON_RESUME or old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed += changed_keys(old, new, f"{name}.")
+        else:
+            changed.append(f"{name}: {old} -> {new}")
+    return changed
+
+
+def save_run_config(cfg: DictConfig) -> dict[str, Any]:
+    """Resolves the configuration, writes it to `config.yaml` in the output folder, returns it as plain values."""
+    run_config = OmegaConf.to_container(cfg, resolve=True)
+    # The module node only ties the other groups together: it would hold every one of them a second time.
+    run_config["module"] = {k: v for k, v in run_config["module"].items() if not isinstance(v, dict)}
+    folder = Path(cfg.paths.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(run_config), folder / "config.yaml")
+    return run_config

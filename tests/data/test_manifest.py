@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from rasr.data import Row, read_rows, write_manifest
+from rasr.errors import RasrError
+from rasr.image_io import write_png
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(text):
+        path = tmp_path / "manifest.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_text
+
+
+def test_what_is_written_is_read(tmp_path):
+    rows = [
+        Row("train/ä, b.png", "train", "cat", 'a "cat", asleep', ("database/1.png", "../2.png")),
+        Row("test/c.png", "test"),
+    ]
+    write_manifest(tmp_path / "sub" / "manifest.csv", rows)
+    read = read_rows(tmp_path / "sub" / "manifest.csv")
+    assert [(r.image, r.split, r.category, r.prompt, r.references) for r in read] == [
+        (r.image, r.split, r.category, r.prompt, r.references) for r in rows
+    ]
+    assert [row.number for row in read] == [2, 3]
+    assert read[0].image_path == tmp_path / "sub" / "train" / "ä, b.png"
+    assert read[0].reference_paths == (tmp_path / "sub/database/1.png", tmp_path / "sub/../2.png")
+
+
+def test_a_split_is_selected(write):
+    path = write("image,split\na.png,train\nb.png,test\nc.png,train\n")
+    assert [row.image for row in read_rows(path, "train")] == ["a.png", "c.png"]
+    assert len(read_rows(path)) == 3
+    with pytest.raises(RasrError, match="no row of split 'val'; its splits are: test, train"):
+        read_rows(path, "val")
+
+
+def test_columns_may_be_absent_and_a_byte_order_mark_present(write):
+    (row,) = read_rows(write("\ufeffimage,references\nx.png, a.png ;; b.png;\n"))
+    assert row.references == ("a.png", "b.png") and row.split == row.prompt == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'image'"),
+        ("path,split\na.png,train\n", "no column 'image'"),
+        ("image,spilt\na.png,train\n", "unknown column 'spilt'"),
+        ("image,split\n", "has no rows"),
+        ("image,split\na.png,train\n,train\n", "line 3: the image is missing"),
+        ("image,split\na,b.png,train\n", "line 2: more fields than columns"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_line(write, text, message):
+    path = write(text)
+    with pytest.raises(RasrError, match=message) as caught:
+        read_rows(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_one_line(tmp_path):
+    with pytest.raises(RasrError, match=r"none\.csv: no such manifest or folder"):
+        read_rows(tmp_path / "none.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(RasrError, match=r"binary\.csv: not a CSV file"):
+        read_rows(tmp_path / "binary.csv")
+
+
+def test_a_folder_stands_in_for_a_manifest(tmp_path):
+    for name in ("cat/b.png", "cat/deep/a.png", "dog/a.png", "top.png"):
+        write_png(torch.zeros(3, 4, 4), tmp_path / name)
+    (tmp_path / "dog" / "a.txt").write_text("a dog\n", encoding="utf-8")
+    rows = {row.image: row for row in read_rows(tmp_path, "train")}
+    assert list(rows) == ["cat/b.png", "cat/deep/a.png", "dog/a.png", "top.png"]
+    assert [row.category for row in rows.values()] == ["cat", "cat", "dog", ""]
+    assert rows["dog/a.png"].prompt == "a dog" and rows["cat/b.png"].prompt == ""
+    assert all(row.split == "train" and row.image_path.is_file() for row in rows.values())

@@ -1,0 +1,137 @@
+import json
+
+import pytest
+import torch
+
+from rasr.errors import RasrError
+from rasr.evaluation import evaluate_folders, match_files, psnr, write_report
+from rasr.image_io import read_image, write_png
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders with the pairs `a` and `cat/a`; the ground truth lies in other formats."""
+    for name in ("a", "cat/a"):
+        write_png(torch.rand(3, 16, 20), tmp_path / "sr" / f"{name}.png")
+        write_png(torch.rand(3, 16, 20), tmp_path / "gt" / f"{name}.png")
+    (tmp_path / "gt" / "cat" / "a.png").rename(tmp_path / "gt" / "cat" / "a.PNG")
+    return tmp_path / "sr", tmp_path / "gt"
+
+
+def evaluate(folders, metrics=("psnr", "ssim"), strict=True):
+    return evaluate_folders(*folders, metrics=metrics, strict=strict)
+
+
+def test_pairs_go_by_relative_path_without_extension(folders):
+    sr, gt = folders
+    pairs, problems = match_files(sr, gt)
+    assert problems == []
+    assert pairs == {"a": (sr / "a.png", gt / "a.png"), "cat/a": (sr / "cat" / "a.png", gt / "cat" / "a.PNG")}
+
+
+def test_figures_and_their_mean(folders):
+    report = evaluate(folders, metrics=["psnr"])
+    expected = {
+        name: float(psnr(read_image(folders[0] / f"{name}.png"), read_image(path)))
+        for name, path in (("a", folders[1] / "a.png"), ("cat/a", folders[1] / "cat" / "a.PNG"))
+    }
+    assert report["per_image"] == {name: {"psnr": value} for name, value in expected.items()}
+    assert report["mean"] == {"psnr": pytest.approx(sum(expected.values()) / 2)}
+    assert report["count"] == 2
+    assert report["problems"] == []
+    assert report["protocol"]["name"] == "osediff"
+
+
+def test_two_single_files_are_a_pair(folders):
+    sr, gt = folders
+    pairs, problems = match_files(sr / "a.png", gt / "cat" / "a.PNG")
+    assert (pairs, problems) == ({"a": (sr / "a.png", gt / "cat" / "a.PNG")}, [])
+
+
+def missing(sr, gt):
+    (sr / "a.png").unlink()
+
+
+def extra(sr, gt):
+    (gt / "a.png").unlink()
+
+
+def size(sr, gt):
+    write_png(torch.rand(3, 16, 21), sr / "a.png")
+
+
+def damaged(sr, gt):
+    (sr / "a.png").write_bytes(b"no image")
+
+
+def tiny(sr, gt):
+    for folder in (sr, gt):
+        write_png(torch.rand(3, 5, 5), folder / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (missing, "missing in sr {gt}/a.png"),
+        (extra, "extra in sr {sr}/a.png"),
+        (size, "different sizes {sr}/a.png and {gt}/a.png (21x16 and 20x16)"),
+        (damaged, "unreadable {sr}/a.png: not an image"),
+        (tiny, "unmeasurable {sr}/a.png: SSIM needs 11 pixels"),
+    ],
+)
+def test_problems_fail_unless_not_strict(folders, spoil, text, caplog):
+    sr, gt = folders
+    spoil(sr, gt)
+    text = text.format(sr=sr, gt=gt)
+    with pytest.raises(RasrError) as caught:
+        evaluate(folders)
+    assert text in str(caught.value)
+    assert str(caught.value).endswith("strict=false to leave these out")
+    assert "\n" not in str(caught.value)
+
+    report = evaluate(folders, strict=False)
+    assert list(report["per_image"]) == ["cat/a"]
+    assert report["count"] == len(report["problems"]) == 1
+    assert text in report["problems"][0]
+    assert text in caplog.text
+
+
+def test_every_problem_is_listed(folders):
+    sr, gt = folders
+    write_png(torch.rand(3, 16, 16), sr / "x.png")
+    write_png(torch.rand(3, 16, 16), gt / "y.png")
+    with pytest.raises(RasrError, match=r"missing in sr .*y\.png; extra in sr .*x\.png; mend"):
+        evaluate(folders)
+
+
+def test_two_files_of_one_name_are_always_an_error(folders):
+    write_png(torch.rand(3, 16, 20), folders[0] / "b.png")
+    (folders[0] / "b.png").rename(folders[0] / "cat" / "a.jpg")
+    with pytest.raises(RasrError, match=r"sr: several files for cat/a; keep one of each"):
+        evaluate(folders, strict=False)
+
+
+def test_no_common_name(tmp_path):
+    write_png(torch.rand(3, 16, 16), tmp_path / "sr" / "x.png")
+    write_png(torch.rand(3, 16, 16), tmp_path / "gt" / "y.png")
+    with pytest.raises(RasrError, match="no pair to compare"):
+        evaluate((tmp_path / "sr", tmp_path / "gt"), strict=False)
+
+
+@pytest.mark.parametrize(("metrics", "named"), [(["psnr", "lpisp"], "lpisp"), ([], "none given")])
+def test_unknown_metrics_are_named_before_any_file_is_read(metrics, named):
+    with pytest.raises(RasrError, match=f"unknown metric: {named}; known are psnr, ssim"):
+        evaluate(("missing", "missing"), metrics=metrics)
+
+
+def test_written_files_hold_the_report(folders, tmp_path):
+    report = evaluate(folders)
+    output = tmp_path / "new" / "folder"
+    write_report(report, output)
+    write_report(report, output)  # again, over the old files
+    assert sorted(path.name for path in output.iterdir()) == ["metrics.csv", "metrics.json"]
+    assert json.loads((output / "metrics.json").read_text("utf-8")) == report
+    lines = (output / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "name,psnr,ssim"
+    assert lines[2] == "cat/a,{psnr},{ssim}".format(**report["per_image"]["cat/a"])
+    assert len(lines) == 3

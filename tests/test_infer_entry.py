@@ -1,0 +1,153 @@
+"""infer.py as a user runs it: files in, files out, clear errors, nothing lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rasr.image_io import content_hash, read_image, write_png
+from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
+from rasr.retrieval import ColorGradientEncoder, build_index
+from tests.helpers import REPOSITORY, run_entry, wake_zero_convs
+
+SIZES = {"tiny": (1, 1), "odd": (31, 17), "wide": (100, 30)}  # width, height
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Weights, a database of three colours with its index, and images to restore."""
+    folder = tmp_path_factory.mktemp("infer")
+    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
+    net = build_rasr_net(str(folder / "backbone"))
+    wake_zero_convs(net)
+    save_weights(net, folder / "weights")
+    generator = torch.Generator().manual_seed(0)
+    for name, colour in {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.1, 0.8)}.items():
+        noise = 0.1 * torch.rand(3, 64, 64, generator=generator)
+        write_png(torch.tensor(colour).view(3, 1, 1) + noise, folder / "database" / name / f"{name}.png")
+    build_index(folder / "database", folder / "index", ColorGradientEncoder())
+    (folder / "input").mkdir()
+    for name, size in SIZES.items():
+        Image.new("RGB", size, (200, 30, 30)).save(folder / "input" / f"{name}.png")
+    return folder
+
+
+def infer(folder: Path, **keys) -> subprocess.CompletedProcess:
+    keys = {"output": folder / "output", "weights": folder / "weights.safetensors", "device": "cpu"} | keys
+    shutil.rmtree(folder / "output", ignore_errors=True)
+    return run_entry("infer.py", *(f"{key}={value}" for key, value in keys.items()))
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "output" / "results.jsonl").read_text().splitlines()]
+
+
+def test_folder_with_index(folder):
+    keys = {"input": "input", "output": "output", "weights": "weights.safetensors", "index": "index"}
+    command = [
+        sys.executable,
+        REPOSITORY / "infer.py",
+        *(f"{key}={folder / name}" for key, name in keys.items()),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = {
+        p.relative_to(folder / "output").as_posix() for p in (folder / "output").rglob("*") if p.is_file()
+    }
+    assert written == {"tiny.png", "odd.png", "wide.png", "results.jsonl"}
+    for name, (width, height) in SIZES.items():
+        assert read_image(folder / "output" / f"{name}.png").shape == (3, 4 * height, 4 * width)
+    for record in records(folder):
+        assert record["reference"] == "red/red.png"
+        assert -1 <= record["score"] <= 1
+        assert record["seconds"] > 0
+
+
+def test_twice_the_same_bytes(folder):
+    hashes = []
+    for _ in range(2):
+        assert infer(folder, input=folder / "input" / "odd.png", index=folder / "index").returncode == 0
+        hashes.append(content_hash(folder / "output" / "odd.png"))
+    assert hashes[0] == hashes[1]
+
+
+def test_every_key_matters(folder):
+    """One run per key: each changes the picture (or its size)."""
+    blue = folder / "database" / "blue" / "blue.png"
+    make_tiny_backbone(seed=9).save_pretrained(folder / "other")
+    runs = {
+        "default": {"index": folder / "index"},
+        "without": {},
+        "reference": {"reference": blue},
+        "category": {"index": folder / "index", "category": "green"},
+        "scale": {"index": folder / "index", "scale": 2},
+        "conditioning_scale": {"index": folder / "index", "conditioning_scale": 1.0},
+        "prompt": {"index": folder / "index", "prompt": "'a cat'"},
+        "backbone": {"index": folder / "index", "backbone": folder / "other"},
+    }
+    pictures = {}
+    for name, keys in runs.items():
+        done = infer(folder, input=folder / "input" / "odd.png", **keys)
+        assert done.returncode == 0, done.stderr
+        pictures[name] = content_hash(folder / "output" / "odd.png")
+    assert len(set(pictures.values())) == len(runs), pictures
+
+
+def test_a_query_never_finds_itself(folder):
+    done = infer(folder, input=folder / "database" / "red", index=folder / "index")
+    assert done.returncode == 0, done.stderr
+    assert records(folder)[0]["reference"] != "red/red.png"
+
+
+def test_bad_file_is_reported_and_the_rest_restored(folder, tmp_path):
+    shutil.copytree(folder / "input", tmp_path / "input")
+    (tmp_path / "input" / "broken.png").write_bytes(b"")
+    done = infer(folder, input=tmp_path / "input")
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: 1 of 4 files could not be read") and "broken.png" in last
+    assert len(records(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"input": "nowhere"}, "nowhere"),
+        (
+            {"input": "{folder}/input", "weights": "lost.safetensors"},
+            "weights=lost.safetensors does not exist",
+        ),
+        ({"input": "{folder}/input", "reference": "lost.png"}, "lost.png"),
+        ({"input": "{folder}/input", "index": "lost"}, "lost"),
+        ({"input": "{folder}/input", "index": "a", "reference": "b"}, "both index= and reference="),
+        (
+            {
+                "input": "{folder}/input",
+                "weights": "{folder}/backbone",
+                "reference": "{folder}/input/odd.png",
+            },
+            "branch",
+        ),
+        ({"input": "{folder}/input", "device": "abacus"}, "abacus"),
+        ({}, "missing key: input"),
+    ],
+)
+def test_mistakes_are_one_line(folder, keys, message):
+    keys = {key: value.format(folder=folder) for key, value in keys.items()}
+    done = infer(folder, **keys)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (folder / "output").exists()
+
+
+def test_typo_is_an_error(folder):
+    done = infer(folder, input=folder / "input", indx=folder / "index")
+    assert done.returncode != 0
+    assert "indx" in done.stderr

@@ -1,0 +1,220 @@
+"""train.py as a user runs it: files written, resume, clear errors, and the losses really go down."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rasr.image_io import write_png
+from rasr.models import load_rasr_net, make_tiny_backbone
+from tests.helpers import run_entry
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small backbone and a manifest of 8 training and 2 validation images with references."""
+    folder = tmp_path_factory.mktemp("train")
+    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
+    generator = torch.Generator().manual_seed(0)
+    lines = ["image,split,category,prompt,references"]
+    for i in range(10):
+        # Smooth colour fields: a few steps are enough to learn something about them.
+        coarse = torch.rand(1, 3, 4, 4, generator=generator)
+        image = torch.nn.functional.interpolate(coarse, size=96, mode="bicubic").clamp(0, 1)[0]
+        write_png(image, folder / "data" / f"{i}.png")
+        write_png(image.flip(-1), folder / "data" / f"ref{i}.png")
+        lines.append(f"{i}.png,{'train' if i < 8 else 'test'},,,ref{i}.png")
+    (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def train(folder: Path, name: str, *overrides: str):
+    """A short run of the small network on the CPU; its outputs lie in folder/name."""
+    return run_entry(
+        "train.py",
+        "debug=default",
+        f"model.backbone={folder}/backbone",
+        "gt_size=64",
+        f"paths.data_dir={folder}/data",
+        f"paths.output_dir={folder}/{name}",
+        "data.batch_size=2",
+        *overrides,
+        cwd=folder,
+    )
+
+
+def files(root: Path) -> set[str]:
+    return {
+        p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and ".hydra" not in p.parts
+    }
+
+
+def metrics(root: Path) -> list[dict[str, str]]:
+    with (root / "logs" / "version_0" / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_writes_exactly_its_files_and_usable_weights(folder):
+    done = train(folder, "run")
+    assert done.returncode == 0, done.stderr
+    assert files(folder / "run") == {
+        "config.yaml",
+        "logs/version_0/metrics.csv",
+        "train.log",
+        "checkpoints/last.ckpt",
+        "checkpoints/step_0000002.ckpt",
+        "weights.safetensors",
+    }
+    net = load_rasr_net(folder / "run" / "weights.safetensors")
+    image = torch.rand(1, 3, 64, 64)
+    assert net(image, image).shape == image.shape
+    from_checkpoint = load_rasr_net(folder / "run" / "checkpoints" / "last.ckpt")
+    assert from_checkpoint.config == net.config
+
+
+def test_checkpoint_holds_trainable_tensors_and_plain_values(folder):
+    train(folder, "ckpt")
+    checkpoint = torch.load(folder / "ckpt" / "checkpoints" / "last.ckpt", weights_only=True)
+    trainable = set(load_file(folder / "ckpt" / "weights.safetensors"))
+    assert {name.removeprefix("net.") for name in checkpoint["state_dict"]} == trainable
+    assert checkpoint["run_config"]["gt_size"] == 64
+    assert checkpoint["global_step"] == 2
+
+
+def test_training_changes_the_branch_and_nothing_else(folder):
+    train(folder, "moved", "trainer.max_steps=3")
+    tensors = load_file(folder / "moved" / "weights.safetensors")
+    zero_convs = [
+        t for name, t in tensors.items() if "controlnet_down_blocks" in name and name.endswith("weight")
+    ]
+    assert any(t.abs().sum() > 0 for t in zero_convs)
+    before = make_tiny_backbone(seed=0).state_dict()
+    after = load_rasr_net(folder / "moved" / "weights.safetensors").backbone.state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
+def test_backbone_experiment_learns(folder):
+    """A backbone trained from nothing: the loss of 40 steps goes down and the directory loads."""
+    done = train(
+        folder,
+        "backbone_run",
+        "model=backbone_only",
+        f"model.backbone={folder}/backbone",
+        "optim.optimizer.lr=2e-3",
+        "trainer.max_steps=40",
+        "trainer.val_check_interval=40",
+        "trainer.log_every_n_steps=1",
+        "data.batch_size=4",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = metrics(folder / "backbone_run")
+    losses = [float(row["train/loss_total"]) for row in rows if row["train/loss_total"]]
+    assert len(losses) == 40 and all(map(math.isfinite, losses))
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    assert [float(row["val/psnr"]) for row in rows if row["val/psnr"]]
+    net = load_rasr_net(folder / "backbone_run" / "weights")
+    assert net.branch is None
+
+
+def test_resumed_run_equals_a_straight_one(folder):
+    """4 steps = 2 + resume + 2, bit for bit, with the checkpoint in the middle of an epoch of 4 batches."""
+    every_2 = ("callbacks.checkpoint.every_n_train_steps=2", "resume=auto", "trainer.val_check_interval=2")
+    assert train(folder, "straight", "trainer.max_steps=6", *every_2).returncode == 0
+    assert train(folder, "resumed", "trainer.max_steps=2", *every_2).returncode == 0
+    done = train(folder, "resumed", "trainer.max_steps=6", *every_2)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout and "at step 2" in done.stdout
+    straight, resumed = (load_file(folder / name / "weights.safetensors") for name in ("straight", "resumed"))
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_other_settings_are_not_mixed_into_a_run(folder):
+    assert train(folder, "mixed", "resume=auto").returncode == 0
+    done = train(folder, "mixed", "resume=auto", "optim.optimizer.lr=1")
+    assert done.returncode == 2
+    assert "optim.optimizer.lr: 5e-05 -> 1" in done.stderr and "resume=false" in done.stderr
+    assert train(folder, "mixed", "resume=false", "optim.optimizer.lr=1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["gt_size=48"], "gt_size=48 does not fit the backbone; give a multiple of 32"),
+        (["gt_size=66"], "gt_size=66 is not a multiple of scale=4"),
+        (["trainer.max_steps=0"], "trainer.max_steps=0"),
+        (["resume=lost.ckpt"], "resume=lost.ckpt does not exist"),
+        (["model.backbone=lost"], "cannot load the backbone 'lost'"),
+        (["loss.weights={mse: 0}"], "every loss weight is 0"),
+        (["optim.decay=linear"], "optim.decay='linear'"),
+        (["data.train=lost.csv"], "lost.csv"),
+        (["data.train=data", "data.val=null"], "data has no references"),
+        (["gt_size=128"], "128"),
+        (["trainer.max_step=3"], "max_step"),
+    ],
+)
+def test_mistakes_are_one_line(folder, monkeypatch, overrides, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = train(folder, "mistake", *overrides)
+    assert done.returncode != 0
+    assert message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "mistake" / "weights.safetensors").exists()
+
+
+def test_damaged_checkpoint_is_named(folder):
+    (folder / "damaged" / "checkpoints").mkdir(parents=True)
+    (folder / "damaged" / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    done = train(folder, "damaged", "resume=auto")
+    assert done.returncode == 2
+    assert "last.ckpt is damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "module.conditioning_scale=0.5",
+        "optim.optimizer.lr=1e-3",
+        "optim.optimizer.betas=[0.5,0.9]",
+        "optim.optimizer.weight_decay=10",
+        "optim.warmup_steps=3",
+        "optim.decay=cosine",
+        "seed=1",
+        "degradation=bicubic",
+        "degradation=realesrgan",
+        "data.hflip=false",
+        "data.random_crop=false",
+        "trainer.gradient_clip_val=1e-4",
+        "trainer.accumulate_grad_batches=2",
+        "model.rank=2",
+        "model.lora_alpha=100",
+        "model.ref_timestep=10",
+        "model.ref_prompt=cat",
+        "model.block_weights=[1,0,0,0]",
+        "model.text_blocks=[2,3]",
+        "model.timestep=900",
+    ],
+)
+def test_every_training_key_changes_what_is_learnt(folder, override):
+    default = folder / "default" / "weights.safetensors"
+    if not default.exists():
+        assert train(folder, "default", "+trainer.limit_val_batches=0").returncode == 0
+    done = train(folder, "flip", "+trainer.limit_val_batches=0", override)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = load_file(default), load_file(folder / "flip" / "weights.safetensors")
+    assert any(ours[n].shape != theirs[n].shape or not torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_validation_scale_changes_the_validation_only(folder):
+    scores = {}
+    for scale in (0.5, 1.0):
+        done = train(
+            folder, f"val{scale}", f"module.val_conditioning_scale={scale}", "optim.optimizer.lr=0.1"
+        )
+        assert done.returncode == 0, done.stderr
+        scores[scale] = [row["val/psnr"] for row in metrics(folder / f"val{scale}") if row["val/psnr"]]
+    assert scores[0.5] != scores[1.0]
+    weights = [load_file(folder / f"val{scale}" / "weights.safetensors") for scale in (0.5, 1.0)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -1,0 +1,70 @@
+"""Train RASRNet; `python train.py --help` tells more."""
+
+import logging
+from pathlib import Path
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from rasr.cli import entry_point
+from rasr.data import RASRDataModule
+from rasr.errors import RasrError
+from rasr.models import save_weights
+from rasr.models.rasr_net import count_parameters
+from rasr.training import AtomicCheckpointIO, RASRModule
+from rasr.training.setup import find_checkpoint, save_run_config, validate
+
+logger = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@entry_point
+def main(cfg: DictConfig) -> None:
+    cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # in a sweep, every job has its own
+    validate(cfg)
+    run_config = save_run_config(cfg)
+    checkpoint = find_checkpoint(cfg, run_config)
+    pl.seed_everything(cfg.seed, workers=True)
+
+    # 1. data first: what is wrong with it shows before gigabytes of weights are loaded
+    datamodule: RASRDataModule = instantiate(cfg.data)
+    datamodule.setup("fit")
+
+    # 2. network and what trains it
+    module: RASRModule = instantiate(cfg.module)
+    module.run_config = run_config
+    multiple = module.net.backbone.size_multiple
+    if cfg.gt_size % multiple:
+        raise RasrError(f"gt_size={cfg.gt_size} does not fit the backbone; give a multiple of {multiple}")
+    if module.net.branch is not None and not datamodule.train_set.has_references:
+        raise RasrError(
+            f"{cfg.data.train} has no references, which the branch learns from; "
+            "give it some: python index.py database=DIR index=PATH assign=MANIFEST.csv"
+        )
+    trainable, total = count_parameters(module.net)
+    logger.info("%s trainable of %s parameters", f"{trainable:,}", f"{total:,}")
+
+    # 3. fit
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=list(instantiate(cfg.callbacks).values()),
+        logger=instantiate(cfg.logger),
+        plugins=[AtomicCheckpointIO()],
+    )
+    if checkpoint is None and datamodule.val_set is not None:
+        trainer.validate(
+            module, datamodule, verbose=False
+        )  # what the untrained net reaches, as step 0 of the log
+    trainer.fit(module, datamodule, ckpt_path=checkpoint)
+
+    # 4. what inference needs
+    if trainer.is_global_zero and not trainer.interrupted:
+        target = save_weights(module.net, Path(cfg.paths.output_dir) / "weights")
+        logger.info("weights written to %s", target)
+
+
+if __name__ == "__main__":
+    main()
