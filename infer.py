@@ -37,8 +37,8 @@ def main(cfg: DictConfig) -> None:
     net = load_rasr_net(cfg.weights, backbone=cfg.backbone)
     if net.branch is None and (cfg.index is not None or cfg.reference is not None):
         raise RasrError(
-            f"weights={cfg.weights} is a backbone without a reference branch; leave out index= and reference=, "
-            "or give the weights of a trained branch"
+            f"weights={cfg.weights} is a backbone without a reference branch; leave out index= and "
+            "reference=, or give the weights of a trained branch"
         )
     restorer = Restorer(net, scale=cfg.scale, conditioning_scale=cfg.conditioning_scale, device=cfg.device)
 

@@ -19,7 +19,7 @@ def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pads bottom and right to multiples of `multiple`: mirrored as far as the image reaches, then repeated."""
+    """Pads bottom and right to multiples of `multiple`: mirrored as far as the image goes, then repeated."""
     for dim in (-2, -1):
         missing = -images.shape[dim] % multiple
         # Reflection needs more pixels than it adds; what it cannot give is the repeated edge.

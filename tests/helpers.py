@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def wake_zero_convs(net) -> None:
-    """Gives the zero-convolutions and LoRA of a RASRNet values, as if trained: else the branch adds nothing."""
+    """Gives a RASRNet's zero-convolutions and LoRA values, as if trained: else the branch adds nothing."""
     generator = torch.Generator().manual_seed(1)
     for parameter in net.branch.parameters():
         if parameter.requires_grad:

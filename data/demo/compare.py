@@ -95,7 +95,7 @@ def mean_seconds(folder: Path) -> float:
 
 
 def loss_ends(logs: Path) -> tuple[float, float]:
-    """Mean training loss over the first and the last tenth of the logged steps, over all starts of the run."""
+    """Mean training loss over the first and last tenth of the logged steps, over all starts of the run."""
     losses = []
     for file in sorted(logs.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
         with file.open() as stream:

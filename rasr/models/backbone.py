@@ -134,7 +134,7 @@ class OneStepBackbone(nn.Module):
         return cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes the diffusers-format directory that `from_pretrained` (and a StableDiffusionPipeline) reads."""
+        """Writes the diffusers-format folder that `from_pretrained` (and a StableDiffusionPipeline) reads."""
         path = Path(path)
         parts = {
             "vae": self.vae,
@@ -246,6 +246,6 @@ class OneStepBackbone(nn.Module):
 
 
 def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> VAE latents times the scaling factor; mode of the posterior unless `sample`."""
+    """(B, 3, H, W) in [0, 1] -> VAE latents times the scaling factor; posterior mode unless `sample`."""
     posterior = vae.encode((images * 2 - 1).to(vae.encoder.conv_in.weight.dtype)).latent_dist
     return (posterior.sample() if sample else posterior.mode()) * vae.config.scaling_factor

@@ -37,7 +37,7 @@ def add_lora(
 
 
 def merge_lora(net: nn.Module) -> None:
-    """Folds every LoRA adapter of `net` into its base layer and removes it: same output, faster, no adapters left."""
+    """Folds every LoRA adapter of `net` into its base layer and removes it: same output, faster."""
     for name, module in list(net.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge(safe_merge=True)
@@ -83,7 +83,7 @@ def load_trainable(net: nn.Module, tensors: Mapping[str, Tensor], *, source: str
 
 
 def check_keys(found: Iterable[str], wanted: Iterable[str], *, source: str) -> None:
-    """Raises a RasrError that names the missing and the unexpected keys of a weight file, if there are any."""
+    """Raises a RasrError that names the missing and unexpected keys of a weight file, if there are any."""
     found, wanted = set(found), set(wanted)
     missing, unexpected = sorted(wanted - found), sorted(found - wanted)
     if missing or unexpected:

@@ -44,8 +44,8 @@ class RASRNet(nn.Module):
         n_blocks = len(backbone.unet.up_blocks)
         if len(block_weights) != n_blocks or not set(text_blocks) <= set(range(n_blocks)):
             raise ValueError(
-                f"block_weights={list(block_weights)}, text_blocks={list(text_blocks)} do not fit a decoder of "
-                f"{n_blocks} blocks: give {n_blocks} weights and text blocks out of 0..{n_blocks - 1}"
+                f"block_weights={list(block_weights)}, text_blocks={list(text_blocks)} do not fit a decoder "
+                f"of {n_blocks} blocks: give {n_blocks} weights and text blocks out of 0..{n_blocks - 1}"
             )
         self.backbone = backbone
         self.branch = branch

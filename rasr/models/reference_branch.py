@@ -1,7 +1,7 @@
 """The trainable reference branch F_ref: a ControlNet copy of the UNet encoder that sees only the reference.
 
-RASR paper, section 3.2 and Fig. 3. It has no hint embedding: its input is the reference latent itself. Because
-text and timestep are fixed, its features are a pure function of the reference image and can be kept
+RASR paper, section 3.2 and Fig. 3. It has no hint embedding: its input is the reference latent itself.
+Because text and timestep are fixed, its features are a pure function of the reference image and can be kept
 (`ReferenceFeatures`). Where they go in the decoder is decided by `rasr.models.rasr_net.RASRNet`.
 """
 
@@ -49,9 +49,9 @@ class ReferenceFeatures:
 class ReferenceBranch(nn.Module):
     """ControlNet encoder with LoRA on its down blocks and trainable zero-convolutions (rasr.md 2.2).
 
-    Frozen: the copied encoder, time embedding and mid block. Trainable: LoRA on every Linear and Conv2d inside
-    the down blocks and all zero-convolutions (13 on SD-2.1: 12,801,152 parameters at rank 4, the paper's
-    12.8 M). LoRA alone would never learn: behind frozen zero-convolutions all its gradients are 0.
+    Frozen: the copied encoder, time embedding and mid block. Trainable: LoRA on every Linear and Conv2d
+    inside the down blocks and all zero-convolutions (13 on SD-2.1: 12,801,152 parameters at rank 4, the
+    paper's 12.8 M). LoRA alone would never learn: behind frozen zero-convolutions all its gradients are 0.
 
     Args:
         net: ControlNet without conditioning embedding, adapters in place.
@@ -144,7 +144,7 @@ class ReferenceBranch(nn.Module):
         return ReferenceFeatures(down, mid(encoded.hidden_states.to(mid.weight.dtype)))
 
     def features(self, ref: Tensor) -> ReferenceFeatures:
-        """Reference images (B, 3, H, W) in [0, 1] -> residuals; H, W multiples of the backbone's size_multiple."""
+        """References (B, 3, H, W) in [0, 1] -> residuals; H, W multiples of the backbone's size_multiple."""
         return self.features_from_latents(self.encode(ref))
 
     forward = features

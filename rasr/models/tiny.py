@@ -1,10 +1,10 @@
 """A small Stable-Diffusion-shaped backbone made from a seed: no network, no downloads.
 
 The same classes, block layout (4 UNet levels, 12 skip features) and file format as SD-2.1-base, with few
-channels. Serves the tests, the debug preset and the demo, which trains it from nothing. Two settings differ on
-purpose: the VAE shrinks by 4 instead of 8, so that a x4 LR pixel is one latent, and the noise schedule is mild
-(alpha_bar at the last step is 0.6, not 0.005): SD's schedule multiplies the UNet's error by 14.6, which a
-network that has not seen billions of images cannot afford.
+channels. Serves the tests, the debug preset and the demo, which trains it from nothing. Two settings differ
+on purpose: the VAE shrinks by 4 instead of 8, so that a x4 LR pixel is one latent, and the noise schedule is
+mild (alpha_bar at the last step is 0.6, not 0.005): SD's schedule multiplies the UNet's error by 14.6, which
+a network that has not seen billions of images cannot afford.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def start_near_identity(vae: AutoencoderKL, unet: UNet2DConditionModel) -> None:
     """Initialises for training from nothing in minutes.
 
     Residual branches of the VAE start near 0, resizing as a blur, shortcuts as isometries, so that the signal
-    passes every level from the first step on. With PyTorch's default initialisation the VAE is 3 to 4 dB behind
-    after 300 steps, and the deep levels of the UNet, which the reference branch feeds, stay idle.
+    passes every level from the first step on. With PyTorch's default initialisation the VAE is 3 to 4 dB
+    behind after 300 steps, and the deep levels of the UNet, which the reference branch feeds, stay idle.
     """
     blur = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
     for net in (vae, unet):

@@ -1,10 +1,10 @@
-"""The two halves of an SD-style UNet, written out: `run_encoder` (down + mid blocks) and `run_decoder` (up blocks).
+"""An SD-style UNet in two halves, written out: `run_encoder` (down, mid blocks), `run_decoder` (up blocks).
 
 The RASR paper treats them differently: the encoder runs without a graph and is copied into the reference
-branch, the decoder receives the reference residuals and has text switched off in its first blocks (rasr paper,
-Eq. 2 and 6). `diffusers.UNet2DConditionModel.forward` offers neither, so its phases are repeated here; a test
-holds both halves together against the original forward. Only plain text-conditioned UNets are supported
-(SD-1.x, SD-2.x, SD-Turbo): no class labels, no added embeddings.
+branch, the decoder receives the reference residuals and has text switched off in its first blocks (rasr
+paper, Eq. 2 and 6). `diffusers.UNet2DConditionModel.forward` offers neither, so its phases are repeated here;
+a test holds both halves together against the original forward. Only plain text-conditioned UNets are
+supported (SD-1.x, SD-2.x, SD-Turbo): no class labels, no added embeddings.
 """
 
 from __future__ import annotations

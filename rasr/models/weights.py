@@ -132,7 +132,8 @@ def load_rasr_net(weights: str | Path, *, backbone: str | None = None) -> RASRNe
         return RASRNet(OneStepBackbone.from_pretrained(str(path)))
     if not path.is_file():
         raise RasrError(
-            f"weights={path} does not exist; give a .safetensors or .ckpt file of training or a backbone directory"
+            f"weights={path} does not exist; give a .safetensors or .ckpt file of training or a backbone "
+            "directory"
         )
     config, tensors = _read_weights(path)
     name = backbone or config.backbone

@@ -14,7 +14,7 @@ from rasr.training.module import RASRModule
 
 
 class BackboneModule(RASRModule):
-    """Two jobs in one step, as in Stable Diffusion: the VAE reproduces clean images, the UNet restores latents.
+    """Two jobs a step, as in Stable Diffusion: the VAE reproduces clean images, the UNet restores latents.
 
     The restoration's gradient stops before the VAE encoder. Trained in one piece instead, encoder and decoder
     learn to restore by themselves and the UNet, the part that a reference can reach, stays idle.

@@ -44,7 +44,7 @@ def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
         run_config: the same, resolved to plain values.
 
     Raises:
-        RasrError: the named file is missing or damaged, or the run's last checkpoint was made with other settings.
+        RasrError: the named file is missing or damaged, or the run's last checkpoint has other settings.
     """
     if cfg.resume is False or cfg.resume is None:
         return None
@@ -64,8 +64,8 @@ def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
     changed = sorted(changed_keys(before, run_config))
     if changed:
         raise RasrError(
-            f"{path} was made with other settings ({', '.join(changed[:5])}); give another name=, or resume=false "
-            "to start anew"
+            f"{path} was made with other settings ({', '.join(changed[:5])}); give another name=, or "
+            "resume=false to start anew"
         )
     logger.info("going on from %s at step %d", path, step)
     return path
@@ -87,7 +87,7 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 
 
 def save_run_config(cfg: DictConfig) -> dict[str, Any]:
-    """Resolves the configuration, writes it to `config.yaml` in the output folder, returns it as plain values."""
+    """Resolves the configuration, writes it to `config.yaml` in the output folder, returns plain values."""
     run_config = OmegaConf.to_container(cfg, resolve=True)
     # The module node only ties the other groups together: it would hold every one of them a second time.
     run_config["module"] = {k: v for k, v in run_config["module"].items() if not isinstance(v, dict)}

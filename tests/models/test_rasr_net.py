@@ -59,7 +59,7 @@ def test_scale_per_sample(trained_net, images):
 
 @pytest.mark.parametrize("block", [0, 1, 2, 3])
 def test_block_weights_inject_where_they_say(block, images):
-    """Only the residuals of the named block (12 skips, 3 per block, from the end) and the mid residual act."""
+    """Only the residuals of the named block (12 skips, 3 a block, from the end) and the mid residual act."""
     weights = [0.0] * 4
     weights[block] = 1.0
     net = build_rasr_net(make_tiny_backbone(seed=0), block_weights=weights).eval()
@@ -98,7 +98,7 @@ def test_wrong_settings_are_named(backbone):
 
 
 def test_training_loop_of_fifteen_lines(backbone, images):
-    """Plain PyTorch: zero-convolutions learn first, LoRA wakes at the second step, frozen tensors never move."""
+    """Plain PyTorch: zero-convolutions learn first, LoRA wakes at step two, frozen tensors never move."""
     net = build_rasr_net(backbone).train()
     frozen = {n: p.clone() for n, p in net.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in trainable_parameters(net).items()}

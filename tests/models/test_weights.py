@@ -76,7 +76,7 @@ def test_wrong_tensors_are_named(saved, change):
 
 
 def test_files_that_are_no_weights_are_named(tmp_path):
-    with pytest.raises(RasrError, match="nothing.safetensors does not exist"):
+    with pytest.raises(RasrError, match=r"nothing.safetensors does not exist"):
         load_rasr_net(tmp_path / "nothing.safetensors")
     for name in ("zero.safetensors", "zero.ckpt"):
         (tmp_path / name).write_bytes(b"")
