@@ -5,17 +5,20 @@ from pathlib import Path
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rasr.cli import entry_point
 from rasr.data import RASRDataModule
 from rasr.errors import RasrError
 from rasr.models import save_weights
+from rasr.models.lora import cast_frozen
 from rasr.models.rasr_net import count_parameters
 from rasr.training import AtomicCheckpointIO, RASRModule
-from rasr.training.setup import find_checkpoint, save_run_config, validate
+from rasr.training.setup import check_launch, find_checkpoint, resolve_config, validate
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +26,15 @@ logger = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @entry_point
 def main(cfg: DictConfig) -> None:
-    cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # in a sweep, every job has its own
+    job = HydraConfig.get()
+    cfg.paths.output_dir = job.runtime.output_dir  # in a sweep, every job has its own
+    check_launch(cfg, is_multirun=job.mode == RunMode.MULTIRUN)
     validate(cfg)
-    run_config = save_run_config(cfg)
+    if not cfg.loss.weights.get("gan"):
+        cfg.discriminator = None
+    run_config = resolve_config(cfg)
     checkpoint = find_checkpoint(cfg, run_config)
+    OmegaConf.save(run_config, Path(cfg.paths.output_dir) / "config.yaml")
     pl.seed_everything(cfg.seed, workers=True)
 
     # 1. data first: what is wrong with it shows before gigabytes of weights are loaded
@@ -44,25 +52,29 @@ def main(cfg: DictConfig) -> None:
             f"{cfg.data.train} has no references, which the branch learns from; "
             "give it some: python index.py database=DIR index=PATH assign=MANIFEST.csv"
         )
+    if cfg.trainer.precision == "bf16-mixed":
+        for net in (module.net, module.discriminator):
+            if net is not None:
+                cast_frozen(net, torch.bfloat16)
     trainable, total = count_parameters(module.net)
     logger.info("%s trainable of %s parameters", f"{trainable:,}", f"{total:,}")
 
     # 3. fit
+    callbacks = instantiate(cfg.callbacks)
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
-        callbacks=list(instantiate(cfg.callbacks).values()),
+        callbacks=list(callbacks.values()),
         logger=instantiate(cfg.logger),
         plugins=[AtomicCheckpointIO()],
     )
     if checkpoint is None and datamodule.val_set is not None:
-        trainer.validate(
-            module, datamodule, verbose=False
-        )  # what the untrained net reaches, as step 0 of the log
+        trainer.validate(module, datamodule, verbose=False)  # the untrained net, as step 0 of the log
     trainer.fit(module, datamodule, ckpt_path=checkpoint)
 
     # 4. what inference needs
     if trainer.is_global_zero and not trainer.interrupted:
-        target = save_weights(module.net, Path(cfg.paths.output_dir) / "weights")
+        with callbacks.ema.swapped(module.net):
+            target = save_weights(module.net, Path(cfg.paths.output_dir) / "weights")
         logger.info("weights written to %s", target)
 
 

@@ -203,3 +203,14 @@ def _readable_extensions() -> set[str]:
     extensions = Image.registered_extensions()  # loads Pillow's plugins, hence not at import
     readable = {ext for ext, name in extensions.items() if name in Image.OPEN and name not in _STUB_FORMATS}
     return readable | {".mpo"}  # opened by the JPEG plugin
+
+
+def read_sidecar(image_path: str | Path) -> str:
+    """Read the prompt beside an image, the `.txt` of its name, white space folded; "" if there is none."""
+    file = Path(image_path).with_suffix(".txt")
+    try:
+        return " ".join(file.read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise RasrError(f"{file}: not UTF-8 text; save it as UTF-8") from error

@@ -14,6 +14,7 @@ from rasr.image_io import content_hash, read_image, write_png
 from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index
 from tests.helpers import REPOSITORY, run_entry, wake_zero_convs
+from tests.osediff_file import write_osediff
 
 SIZES = {"tiny": (1, 1), "odd": (31, 17), "wide": (100, 30)}  # width, height
 
@@ -30,10 +31,14 @@ def folder(tmp_path_factory) -> Path:
     for name, colour in {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.1, 0.8)}.items():
         noise = 0.1 * torch.rand(3, 64, 64, generator=generator)
         write_png(torch.tensor(colour).view(3, 1, 1) + noise, folder / "database" / name / f"{name}.png")
+    (folder / "database" / "red" / "red.txt").write_text("a red wall\n")
     build_index(folder / "database", folder / "index", ColorGradientEncoder())
     (folder / "input").mkdir()
+    (folder / "told").mkdir()
     for name, size in SIZES.items():
         Image.new("RGB", size, (200, 30, 30)).save(folder / "input" / f"{name}.png")
+    Image.new("RGB", (20, 20), (200, 30, 30)).save(folder / "told" / "told.png")
+    (folder / "told" / "told.txt").write_text("at dusk")
     return folder
 
 
@@ -80,22 +85,58 @@ def test_every_key_matters(folder):
     """One run per key: each changes the picture (or its size)."""
     blue = folder / "database" / "blue" / "blue.png"
     make_tiny_backbone(seed=9).save_pretrained(folder / "other")
+    backbone = make_tiny_backbone(seed=0)
+    osediff = write_osediff(backbone.unet, backbone.vae, folder / "osediff.pkl")
     runs = {
+        # Without a colour fix: it would leave little of a flat photograph to be compared.
         "default": {"index": folder / "index"},
         "without": {},
         "reference": {"reference": blue},
         "category": {"index": folder / "index", "category": "green"},
         "scale": {"index": folder / "index", "scale": 2},
         "conditioning_scale": {"index": folder / "index", "conditioning_scale": 1.0},
-        "prompt": {"index": folder / "index", "prompt": "'a cat'"},
+        "given": {"index": folder / "index", "prompt": "given", "prompt.text": "'a cat'"},
         "backbone": {"index": folder / "index", "backbone": folder / "other"},
+        "osediff_weights": {"index": folder / "index", "osediff_weights": osediff},
+        "adain": {"index": folder / "index", "color_fix": "adain"},
+        "wavelet": {"index": folder / "index", "color_fix": "wavelet"},
+        "process_size": {"index": folder / "index", "process_size": 128},
     }
     pictures = {}
     for name, keys in runs.items():
-        done = infer(folder, input=folder / "input" / "odd.png", **keys)
+        done = infer(folder, input=folder / "input" / "odd.png", **{"color_fix": "none"} | keys)
         assert done.returncode == 0, done.stderr
         pictures[name] = content_hash(folder / "output" / "odd.png")
     assert len(set(pictures.values())) == len(runs), pictures
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, "at dusk, a red wall"),
+        ({"prompt_from": "lq"}, "at dusk"),
+        ({"prompt_from": "ref"}, "a red wall"),
+        ({"prompt_from": "none"}, ""),
+        ({"prompt": "none"}, "a red wall"),
+        ({"prompt": "given", "prompt.text": "'a cat'"}, "a cat, a red wall"),
+    ],
+)
+def test_prompts_of_table_3(folder, keys, expected):
+    done = infer(folder, input=folder / "told", index=folder / "index", **keys)
+    assert done.returncode == 0, done.stderr
+    assert [record["prompt"] for record in records(folder)] == [expected]
+
+
+def test_a_fixed_reference_brings_its_own_prompt(folder):
+    done = infer(folder, input=folder / "told", reference=folder / "database" / "red" / "red.png")
+    assert done.returncode == 0, done.stderr
+    assert [record["prompt"] for record in records(folder)] == ["at dusk, a red wall"]
+
+
+def test_output_inside_the_input_is_refused(folder):
+    done = infer(folder, input=folder / "input", output=folder / "input" / "restored")
+    assert done.returncode == 2
+    assert "lies inside input=" in done.stderr
 
 
 def test_a_query_never_finds_itself(folder):
@@ -134,6 +175,9 @@ def test_bad_file_is_reported_and_the_rest_restored(folder, tmp_path):
             "branch",
         ),
         ({"input": "{folder}/input", "device": "abacus"}, "abacus"),
+        ({"input": "{folder}/input", "osediff_weights": "lost.pkl"}, "OSEDiff weights lost.pkl"),
+        ({"input": "{folder}/input", "color_fix": "nofix"}, "color_fix='nofix' is unknown"),
+        ({"input": "{folder}/input", "process_size": "2"}, "process_size=2 is below scale=4"),
         ({}, "missing key: input"),
     ],
 )

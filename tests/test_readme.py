@@ -34,10 +34,11 @@ def desk(tmp_path) -> Path:
 
 
 def test_use_block_runs_from_index_to_restoration(desk):
-    """Line by line; only what a newcomer's machine lacks is replaced: DINOv2 weights, a GPU, hours."""
+    """Line by line; replaced is what a newcomer's machine lacks: weights of DINOv2 and VGG, a GPU, hours."""
     replacements = {
         "index.py": ["encoder=color_gradient"],
         "train.py": [
+            "loss=mse_only",
             "trainer=cpu",
             "trainer.max_steps=2",
             "gt_size=64",

@@ -33,17 +33,29 @@ def folder(tmp_path_factory) -> Path:
 
 def train(folder: Path, name: str, *overrides: str):
     """A short run of the small network on the CPU; its outputs lie in folder/name."""
+    flags = [text for text in overrides if text.startswith("--")]
     return run_entry(
         "train.py",
+        *flags,
         "debug=default",
         f"model.backbone={folder}/backbone",
         "gt_size=64",
         f"paths.data_dir={folder}/data",
         f"paths.output_dir={folder}/{name}",
         "data.batch_size=2",
-        *overrides,
+        *(text for text in overrides if text not in flags),
         cwd=folder,
     )
+
+
+GAN = (
+    "loss.weights.gan=0.1",
+    # A small vision transformer of the class that timm builds for DINO.
+    "+discriminator={_target_: rasr.models.DinoDiscriminator, blocks: [1], width: 8,"
+    " vit: {_target_: timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2}}",
+    "module.grad_norm_every=1",
+    "trainer.log_every_n_steps=1",
+)
 
 
 def files(root: Path) -> set[str]:
@@ -66,6 +78,8 @@ def test_writes_exactly_its_files_and_usable_weights(folder):
         "train.log",
         "checkpoints/last.ckpt",
         "checkpoints/step_0000002.ckpt",
+        "panels/step_0000000.png",
+        "panels/step_0000003.png",
         "weights.safetensors",
     }
     net = load_rasr_net(folder / "run" / "weights.safetensors")
@@ -82,6 +96,7 @@ def test_checkpoint_holds_trainable_tensors_and_plain_values(folder):
     assert {name.removeprefix("net.") for name in checkpoint["state_dict"]} == trainable
     assert checkpoint["run_config"]["gt_size"] == 64
     assert checkpoint["global_step"] == 2
+    assert set(checkpoint["ema_state_dict"]) == trainable
 
 
 def test_training_changes_the_branch_and_nothing_else(folder):
@@ -136,6 +151,9 @@ def test_other_settings_are_not_mixed_into_a_run(folder):
     done = train(folder, "mixed", "resume=auto", "optim.optimizer.lr=1")
     assert done.returncode == 2
     assert "optim.optimizer.lr: 5e-05 -> 1" in done.stderr and "resume=false" in done.stderr
+    assert "lr: 5.0e-05" in (folder / "mixed" / "config.yaml").read_text(), (
+        "the run's own record was overwritten"
+    )
     assert train(folder, "mixed", "resume=false", "optim.optimizer.lr=1").returncode == 0
 
 
@@ -187,6 +205,7 @@ def test_damaged_checkpoint_is_named(folder):
         "data.hflip=false",
         "data.random_crop=false",
         "trainer.gradient_clip_val=1e-4",
+        "callbacks.ema.decay=0",
         "trainer.accumulate_grad_batches=2",
         "model.rank=2",
         "model.lora_alpha=100",
@@ -218,3 +237,83 @@ def test_validation_scale_changes_the_validation_only(folder):
     assert scores[0.5] != scores[1.0]
     weights = [load_file(folder / f"val{scale}" / "weights.safetensors") for scale in (0.5, 1.0)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_panels_can_be_left_out(folder):
+    assert train(folder, "silent", "callbacks.panels.rows=0").returncode == 0
+    assert not (folder / "silent" / "panels").exists()
+
+
+def test_checkpoints_are_kept_as_asked(folder):
+    keys = ("callbacks.checkpoint.every_n_train_steps=1", "callbacks.checkpoint.save_top_k=1")
+    assert train(folder, "kept", *keys).returncode == 0
+    assert {p.name for p in (folder / "kept" / "checkpoints").iterdir()} == {"step_0000003.ckpt", "last.ckpt"}
+
+
+def test_bf16_mixed_keeps_trainable_tensors_in_float32(folder):
+    done = train(folder, "bf16", "trainer.precision=bf16-mixed")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = load_file(folder / "bf16" / "weights.safetensors"), None
+    assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
+    theirs = load_file(folder / "run" / "weights.safetensors")
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_sweep_over_several_devices_is_refused(folder):
+    done = train(folder, "sweep", "--multirun", "trainer.devices=2", "seed=0,1")
+    assert done.returncode != 0
+    assert "a sweep with trainer.devices=2 cannot start its own processes" in done.stderr
+
+
+def test_a_sweep_gives_every_job_its_folder(folder):
+    done = train(folder, "sweep1", "--multirun", "seed=0,1", "callbacks.panels.rows=0")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(folder / "sweep1" / job / "weights.safetensors") for job in "01")
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_gan_trains_both_networks_and_logs_them(folder):
+    done = train(folder, "gan", *GAN, "callbacks.checkpoint.every_n_train_steps=1")
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in metrics(folder / "gan") if row["train/loss_total"]]
+    assert len(rows) == 3
+    for row in rows:
+        values = {
+            name: float(row[f"train/{name}"]) for name in ("loss_mse", "loss_gan", "loss_d", "loss_total")
+        }
+        assert values["loss_total"] == pytest.approx(values["loss_mse"] + 0.1 * values["loss_gan"], rel=1e-5)
+        assert float(row["train/grad_norm_gan"]) > 0 and float(row["train/grad_norm_mse"]) > 0
+        assert math.isfinite(float(row["train/logits_real"]) + float(row["train/logits_fake"]))
+    assert {name.split(".")[0] for name in load_file(folder / "gan" / "weights.safetensors")} == {"branch"}
+    checkpoints = [
+        torch.load(folder / "gan" / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+        for name in ("step_0000002", "last")
+    ]
+    heads = [name for name in checkpoints[0] if name.startswith("discriminator.")]
+    assert heads and all(name.startswith("discriminator.heads.") for name in heads)
+    assert all(
+        not torch.equal(*(c[name] for c in checkpoints)) for name in heads if name.endswith("original")
+    )
+
+
+def test_resumed_gan_run_equals_a_straight_one(folder):
+    every_2 = ("callbacks.checkpoint.every_n_train_steps=2", "resume=auto", "+trainer.limit_val_batches=0")
+    assert train(folder, "gan_straight", "trainer.max_steps=5", *every_2, *GAN).returncode == 0
+    assert train(folder, "gan_resumed", "trainer.max_steps=2", *every_2, *GAN).returncode == 0
+    done = train(folder, "gan_resumed", "trainer.max_steps=5", *every_2, *GAN)
+    assert done.returncode == 0, done.stderr
+    straight, resumed = (
+        load_file(folder / name / "weights.safetensors") for name in ("gan_straight", "gan_resumed")
+    )
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_gan_weight_without_a_discriminator_is_named(folder):
+    done = train(folder, "mistake", "loss.weights.gan=0.1")
+    assert done.returncode == 2
+    assert "loss.weights.gan=0.1 and a discriminator go together" in done.stderr
+
+
+def test_gradient_norms_can_be_left_out(folder):
+    assert train(folder, "quiet", "module.grad_norm_every=0", "trainer.log_every_n_steps=1").returncode == 0
+    assert not any("grad_norm" in name for name in metrics(folder / "quiet")[0])

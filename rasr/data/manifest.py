@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rasr.errors import RasrError
-from rasr.image_io import atomic_path, list_images
+from rasr.image_io import atomic_path, list_images, read_sidecar
 
 COLUMNS = ("image", "split", "category", "prompt", "references")
 SEPARATOR = ";"
@@ -45,7 +45,8 @@ def read_rows(source: str | Path, split: str | None = None) -> list[Row]:
     """Read the rows of a manifest, or list a folder.
 
     In a folder the category is the first-level subfolder, the prompt a `.txt` beside the image; it holds no
-    references and no splits, so that all of it is returned as the split asked for.
+    references and no splits, so that all of it is returned as the split asked for. So is a manifest without
+    any split.
 
     Args:
         source: a `.csv` file or a folder.
@@ -55,11 +56,11 @@ def read_rows(source: str | Path, split: str | None = None) -> list[Row]:
     if source.is_dir():
         return [_row_of_file(path, source, split or "") for path in list_images(source)]
     rows = read_manifest(source)
-    if split is None:
+    if split is None or not any(row.split for row in rows):
         return rows
     kept = [row for row in rows if row.split == split]
     if not kept:
-        known = ", ".join(sorted({row.split for row in rows})) or "none"
+        known = ", ".join(sorted({row.split for row in rows}))
         raise RasrError(f"{source}: no row of split {split!r}; its splits are: {known}")
     return kept
 
@@ -119,11 +120,10 @@ def _parse(path: Path, number: int, record: dict[str | None, str | None]) -> Row
 
 def _row_of_file(path: Path, folder: Path, split: str) -> Row:
     relative = path.relative_to(folder)
-    sidecar = path.with_suffix(".txt")
     return Row(
         image=relative.as_posix(),
         split=split,
         category=relative.parts[0] if len(relative.parts) > 1 else "",
-        prompt=sidecar.read_text(encoding="utf-8").strip() if sidecar.is_file() else "",
+        prompt=read_sidecar(path),
         root=folder,
     )

@@ -1,4 +1,4 @@
-"""Restores one image of any size: enlarge, pad to the size contract, run RASRNet, crop back.
+"""Restores one image of any size: enlarge, pad to the size contract, run RASRNet, crop back, mend colours.
 
 Retrieval is the caller's: give a reference image or none.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rasr.errors import RasrError
 from rasr.image_ops import cover_and_crop, pad_to_multiple, resize_bicubic
+from rasr.inference.color_fix import get_color_fix
 from rasr.models import RASRNet
 
 
@@ -18,18 +19,37 @@ class Restorer:
 
     Args:
         net: network, in evaluation mode.
-        scale: enlargement per side.
+        scale: enlargement per side (OSEDiff's `upscale`).
         conditioning_scale: strength of the reference, w in Eq. 6 (paper at inference: 0.5).
+        color_fix: "adain" (as OSEDiff), "wavelet" or "none"; see `rasr.inference.color_fix`.
+        process_size: side in pixels below which the network should not work, as it was trained at that size:
+            an LR image with a side under `process_size // scale` is first enlarged until its short side has
+            that length, and the result is brought back to `scale` times the original. OSEDiff has 512; None
+            is no minimum, right for backbones that were trained at a small size.
         device: "cpu", "cuda", "mps", or "auto" for the best that is there.
     """
 
     def __init__(
-        self, net: RASRNet, *, scale: int = 4, conditioning_scale: float = 0.5, device: str = "auto"
+        self,
+        net: RASRNet,
+        *,
+        scale: int = 4,
+        conditioning_scale: float = 0.5,
+        color_fix: str = "adain",
+        process_size: int | None = None,
+        device: str = "auto",
     ) -> None:
         if scale < 1:
             raise RasrError(f"scale={scale} cannot enlarge; give 1 or more")
+        if process_size is not None and process_size < scale:
+            raise RasrError(
+                f"process_size={process_size} is below scale={scale}; give the side at which the backbone "
+                "was trained (512 for SD-2.1), or null for no minimum"
+            )
         self.scale = scale
         self.conditioning_scale = conditioning_scale
+        self.color_fix = get_color_fix(color_fix)
+        self.process_size = process_size
         self.device = resolve_device(device)
         self.net = net.to(self.device).eval()
 
@@ -46,13 +66,30 @@ class Restorer:
         Returns:
             sr: (3, scale * h, scale * w) in [0, 1], float32, on the CPU.
         """
+        # 1. size: the canvas is what the network sees, `lq_up` the part of it that is image
+        size = (lq.shape[-2] * self.scale, lq.shape[-1] * self.scale)
+        lq = self._enlarge_to_minimum(lq[None].to(self.device))
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
-        lq_up = resize_bicubic(lq[None].to(self.device), (height, width))
-        lq_up = pad_to_multiple(lq_up, self.net.backbone.size_multiple)
+        lq_up = resize_bicubic(lq, (height, width))
+        canvas = pad_to_multiple(lq_up, self.net.backbone.size_multiple)
         if ref is not None:
-            ref = cover_and_crop(ref[None].to(self.device), tuple(lq_up.shape[-2:]))
-        sr = self.net(lq_up, ref, prompt=[prompt], conditioning_scale=self.conditioning_scale)
-        return sr[0, :, :height, :width].float().cpu()
+            ref = cover_and_crop(ref[None].to(self.device), tuple(canvas.shape[-2:]))
+
+        # 2. network
+        sr = self.net(canvas, ref, prompt=[prompt], conditioning_scale=self.conditioning_scale)
+
+        # 3. colours, then the size that was asked for (OSEDiff's code throws that last resize away)
+        sr = self.color_fix(sr[..., :height, :width].float(), lq_up)
+        return resize_bicubic(sr, size)[0].cpu()
+
+    def _enlarge_to_minimum(self, lq: Tensor) -> Tensor:
+        """(1, 3, h, w) with its short side at `process_size // scale` at least, the aspect kept."""
+        short = min(lq.shape[-2:])
+        minimum = 1 if self.process_size is None else self.process_size // self.scale
+        if short >= minimum:
+            return lq
+        height, width = (round(side * minimum / short) for side in lq.shape[-2:])
+        return resize_bicubic(lq, (height, width))
 
 
 def resolve_device(device: str) -> torch.device:

@@ -1,12 +1,14 @@
 """Networks: the one-step backbone, the reference branch and RASRNet over both."""
 
 from rasr.models.backbone import OneStepBackbone
+from rasr.models.discriminator import DinoDiscriminator
 from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
 from rasr.models.tiny import make_tiny_backbone
 from rasr.models.weights import build_backbone_net, build_rasr_net, load_rasr_net, save_weights
 
 __all__ = [
+    "DinoDiscriminator",
     "OneStepBackbone",
     "RASRNet",
     "ReferenceBranch",

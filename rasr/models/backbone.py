@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError
+from rasr.models.osediff_weights import merge_osediff
 from rasr.models.unet_passes import (
     EncoderOutput,
     check_supported,
@@ -32,6 +33,9 @@ PROMPT_CACHE_SIZE = 1024
 """Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
 
 SUBFOLDERS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+
+OSEDIFF_KEY = "_osediff_weights"
+"""Entry of `model_index.json` that marks a saved backbone as no base model any more."""
 
 
 class OneStepBackbone(nn.Module):
@@ -80,6 +84,7 @@ class OneStepBackbone(nn.Module):
         if not 0 <= self.timestep < n_steps:
             raise RasrError(f"timestep={timestep} is outside the schedule; give 0 .. {n_steps - 1}")
         self.sample_posterior = sample_posterior
+        self.osediff_weights: str | None = None
         self.alpha_bar = float(noise_scheduler.alphas_cumprod[self.timestep])
         self._prompt_cache: dict[str, Tensor] = {}
         install_text_gate(unet)
@@ -94,6 +99,7 @@ class OneStepBackbone(nn.Module):
         torch_dtype: torch.dtype = torch.float32,
         timestep: int | None = None,
         sample_posterior: bool = False,
+        osediff_weights: str | Path | None = None,
     ) -> OneStepBackbone:
         """Loads a diffusers-format directory or hub repository (safetensors only).
 
@@ -102,11 +108,15 @@ class OneStepBackbone(nn.Module):
             torch_dtype: dtype of the weights.
             timestep: see the class.
             sample_posterior: see the class.
+            osediff_weights: `osediff.pkl` or its safetensors form, to be merged (`merge_osediff`).
 
         Raises:
-            RasrError: the directory is incomplete, or neither it nor the hub repository can be reached.
+            RasrError: the directory is incomplete, neither it nor the hub repository can be reached, or the
+                OSEDiff weights do not fit.
         """
         path = str(path)
+        # Merging into weights that were rounded already would round them twice.
+        load_dtype = torch_dtype if osediff_weights is None else torch.float32
         if Path(path).is_dir():
             missing = [s for s in SUBFOLDERS if not (Path(path) / s).is_dir()]
             if missing:
@@ -115,7 +125,7 @@ class OneStepBackbone(nn.Module):
                     f"of {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID} into it"
                 )
         try:
-            weights = {"torch_dtype": torch_dtype, "use_safetensors": True}
+            weights = {"torch_dtype": load_dtype, "use_safetensors": True}
             parts = {
                 "vae": AutoencoderKL.from_pretrained(path, subfolder="vae", **weights),
                 "unet": UNet2DConditionModel.from_pretrained(path, subfolder="unet", **weights),
@@ -125,13 +135,33 @@ class OneStepBackbone(nn.Module):
                 "tokenizer": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
                 "noise_scheduler": DDPMScheduler.from_pretrained(path, subfolder="scheduler"),
             }
+            mark = _osediff_mark(Path(path))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RasrError(
                 f"cannot load the backbone {path!r} ({reason}); give a local diffusers-format directory "
                 f"(a copy of {DEFAULT_HUB_ID}) or go online"
             ) from error
-        return cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
+        backbone = cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
+        backbone.osediff_weights = mark
+        if osediff_weights is not None:
+            backbone.merge_osediff(osediff_weights)
+            backbone.unet.to(torch_dtype)
+            backbone.vae.to(torch_dtype)
+        return backbone
+
+    def merge_osediff(self, path: str | Path) -> None:
+        """Merges OSEDiff's weights (`rasr.models.osediff_weights`) into UNet and VAE, once and for good.
+
+        A reference branch must be built before: it is a copy of the base weights (`build_rasr_net` does so).
+        """
+        if self.osediff_weights is not None:
+            raise RasrError(
+                f"the backbone already holds the OSEDiff weights {self.osediff_weights}; leave out "
+                "osediff_weights, or give a base model"
+            )
+        merge_osediff(path, self.unet, self.vae)
+        self.osediff_weights = str(path)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes the diffusers-format folder that `from_pretrained` (and a StableDiffusionPipeline) reads."""
@@ -149,6 +179,8 @@ class OneStepBackbone(nn.Module):
             part.save_pretrained(path / name)
             library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
             index[name] = [library, type(part).__name__]
+        if self.osediff_weights is not None:
+            index[OSEDIFF_KEY] = self.osediff_weights
         (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     @property
@@ -243,6 +275,12 @@ class OneStepBackbone(nn.Module):
         latents = self.encode(lq_up)
         noise_pred = self.decode_unet(self.encode_unet(latents, prompt_embeds), prompt_embeds)
         return self.decode(self.predict_x0(latents, noise_pred))
+
+
+def _osediff_mark(path: Path) -> str | None:
+    """The OSEDiff weights that a saved backbone was merged with, if any."""
+    index = path / "model_index.json"
+    return json.loads(index.read_text()).get(OSEDIFF_KEY) if index.is_file() else None
 
 
 def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:

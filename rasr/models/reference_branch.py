@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from rasr.errors import RasrError
 from rasr.models.backbone import OneStepBackbone, encode_latents
 from rasr.models.lora import add_lora
 from rasr.models.unet_passes import install_text_gate, run_encoder
@@ -113,7 +114,15 @@ class ReferenceBranch(nn.Module):
             backbone: base backbone.
             copy_vae: keep an own copy of the VAE; needed when OSEDiff's LoRA will be merged into the
                 backbone's encoder, which the reference must not pass (rasr.md 2.2).
+
+        Raises:
+            RasrError: OSEDiff's weights are in the backbone already.
         """
+        if backbone.osediff_weights is not None:
+            raise RasrError(
+                f"the backbone already holds the OSEDiff weights {backbone.osediff_weights}, but a reference "
+                "branch starts from the base weights; use build_rasr_net(backbone=BASE, osediff_weights=FILE)"
+            )
         vae = copy.deepcopy(backbone.vae) if copy_vae else backbone.vae
         if copy_vae:
             vae.decoder = None

@@ -26,6 +26,8 @@ from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch
 
 METADATA_KEY = "rasr_net_config"
+EMA_KEY = "ema_state_dict"
+"""In training checkpoints: the averaged trainable tensors of the net."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class RASRNetConfig:
 
     backbone: str = DEFAULT_HUB_ID
     """Diffusers-format directory or hub id of the base weights."""
+    osediff_weights: str | None = None
+    """`osediff.pkl` or its safetensors form, merged into the backbone but not into the branch."""
     timestep: int | None = None
     """The backbone's one diffusion time; None is the schedule's last (999)."""
     rank: int = 4
@@ -53,6 +57,7 @@ class RASRNetConfig:
 def build_rasr_net(
     backbone: str | OneStepBackbone = DEFAULT_HUB_ID,
     *,
+    osediff_weights: str | Path | None = None,
     timestep: int | None = None,
     rank: int = 4,
     lora_alpha: float = 8,
@@ -63,10 +68,12 @@ def build_rasr_net(
 ) -> RASRNet:
     """A RASRNet with a freshly initialised branch; the arguments are those of `RASRNetConfig`.
 
-    `backbone` may also be a backbone already built; its weight files then name no backbone to load again.
+    `backbone` may also be a base backbone already built; its weight files then name no backbone to load
+    again. OSEDiff's weights are merged into it in place.
     """
     config = RASRNetConfig(
         backbone=backbone if isinstance(backbone, str) else "",
+        osediff_weights=None if osediff_weights is None else str(osediff_weights),
         timestep=timestep,
         rank=rank,
         lora_alpha=lora_alpha,
@@ -80,6 +87,10 @@ def build_rasr_net(
     branch = ReferenceBranch.from_unet(
         backbone.unet, rank, lora_alpha=lora_alpha, timestep=ref_timestep, ref_prompt=ref_prompt
     )
+    # The branch and its VAE encoder are copies of the base weights: they come before the merge.
+    branch.attach(backbone, copy_vae=osediff_weights is not None)
+    if osediff_weights is not None:
+        backbone.merge_osediff(osediff_weights)
     net = RASRNet(backbone, branch, block_weights=config.block_weights, text_blocks=config.text_blocks)
     net.config = config
     return net
@@ -116,20 +127,23 @@ def save_weights(net: RASRNet, path: str | Path) -> Path:
     return target
 
 
-def load_rasr_net(weights: str | Path, *, backbone: str | None = None) -> RASRNet:
+def load_rasr_net(
+    weights: str | Path, *, backbone: str | None = None, osediff_weights: str | Path | None = None
+) -> RASRNet:
     """Reads a weight file, a training checkpoint or a bare backbone directory.
 
     Args:
         weights: `.safetensors` of `save_weights`, `.ckpt` of training, or a diffusers directory (a net
             without a branch).
         backbone: directory or hub id that replaces the one which the file names.
+        osediff_weights: file that replaces the one which the file names, or is merged into a bare backbone.
 
     Raises:
         RasrError: missing, damaged or foreign file, or no backbone.
     """
     path = Path(weights)
     if path.is_dir():
-        return RASRNet(OneStepBackbone.from_pretrained(str(path)))
+        return RASRNet(OneStepBackbone.from_pretrained(str(path), osediff_weights=osediff_weights))
     if not path.is_file():
         raise RasrError(
             f"weights={path} does not exist; give a .safetensors or .ckpt file of training or a backbone "
@@ -141,7 +155,13 @@ def load_rasr_net(weights: str | Path, *, backbone: str | None = None) -> RASRNe
         raise RasrError(f"{path} names no backbone; add backbone=DIRECTORY_OR_HUB_ID")
     if backbone is None and not Path(name).exists() and Path(name).parts[:1] in (("outputs",), ("/",)):
         raise RasrError(f"{path} was trained over the backbone {name}, which is gone; add backbone=DIRECTORY")
-    net = build_rasr_net(**asdict(replace(config, backbone=name)))
+    osediff_weights = osediff_weights or config.osediff_weights
+    if osediff_weights is not None and not Path(osediff_weights).is_file():
+        raise RasrError(
+            f"{path} needs the OSEDiff weights {osediff_weights}, which are not there; add "
+            "osediff_weights=FILE"
+        )
+    net = build_rasr_net(**asdict(replace(config, backbone=name, osediff_weights=osediff_weights)))
     load_trainable(net, tensors, source=str(path))
     return net.eval()
 
@@ -154,8 +174,7 @@ def _read_weights(path: Path) -> tuple[RASRNetConfig, dict[str, Tensor]]:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            raw, tensors = checkpoint[METADATA_KEY], checkpoint["state_dict"]
-            tensors = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+            raw, tensors = checkpoint[METADATA_KEY], checkpoint[EMA_KEY]
     except (KeyError, TypeError) as error:
         raise RasrError(f"{path} is not a RASR weight file; give one written by train.py") from error
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError, OSError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rasr.errors import RasrError
-from rasr.image_io import content_hash, list_images, read_image
+from rasr.image_io import content_hash, list_images, read_image, read_sidecar
 from rasr.retrieval.encoders import ImageEncoder
 from rasr.retrieval.index import ReferenceIndex
 from rasr.retrieval.retriever import check_encoder
@@ -128,21 +128,12 @@ def _describe_files(
             wanted[inside.as_posix()] = Payload(
                 path=os.path.abspath(file),
                 category=category,
-                prompt=_read_prompt(file.with_suffix(".txt")),
+                prompt=read_sidecar(file),
                 content_hash=content_hash(file),
             )
         except (RasrError, OSError) as error:
             _note(bad, error)
     return wanted, bad
-
-
-def _read_prompt(file: Path) -> str:
-    try:
-        return " ".join(file.read_text(encoding="utf-8").split())
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise RasrError(f"{file}: not UTF-8 text; save it as UTF-8") from error
 
 
 def _embed(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rasr.errors import RasrError
-from rasr.retrieval.timm_weights import load_timm_model
+from rasr.pretrained import load_timm_model
 
 
 class ImageEncoder(ABC):
@@ -138,7 +138,14 @@ class TimmEncoder(ImageEncoder):
             raise RasrError(
                 f"encoder.model_name={model_name}: timm has no such model; see timm.list_models()"
             )
-        net = load_timm_model(model_name, weights, img_size).eval().requires_grad_(False)
+        net = load_timm_model(
+            model_name,
+            weights,
+            key="encoder.weights",
+            alternative="use encoder=color_gradient",
+            img_size=img_size,
+        )
+        net = net.eval().requires_grad_(False)
 
         data_config = timm.data.resolve_model_data_config(net)
         side = img_size or data_config["input_size"][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def validate(cfg: DictConfig) -> None:
         raise RasrError(f"gt_size={cfg.gt_size} is not a multiple of scale={cfg.scale}; give one that is")
     if cfg.trainer.max_steps < 1:
         raise RasrError(f"trainer.max_steps={cfg.trainer.max_steps} trains nothing; give at least 1")
+
+
+def check_launch(cfg: DictConfig, *, is_multirun: bool) -> None:
+    """Refuses a sweep whose jobs would start further processes by themselves.
+
+    Lightning's launcher repeats the command line for every further device, `--multirun` included, so each
+    rank would run the whole sweep again (Lightning issue 11300).
+    """
+    is_launched = any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID"))
+    devices = cfg.trainer.devices
+    if is_multirun and devices != 1 and not is_launched:
+        raise RasrError(
+            f"a sweep with trainer.devices={devices} cannot start its own processes; give trainer.devices=1, "
+            "or let a launcher start a process per device (hydra/launcher=submitit_slurm, or torchrun)"
+        )
 
 
 def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
@@ -86,12 +102,9 @@ def changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
     return changed
 
 
-def save_run_config(cfg: DictConfig) -> dict[str, Any]:
-    """Resolves the configuration, writes it to `config.yaml` in the output folder, returns plain values."""
+def resolve_config(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, without the parts that say nothing of their own."""
     run_config = OmegaConf.to_container(cfg, resolve=True)
     # The module node only ties the other groups together: it would hold every one of them a second time.
     run_config["module"] = {k: v for k, v in run_config["module"].items() if not isinstance(v, dict)}
-    folder = Path(cfg.paths.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(run_config), folder / "config.yaml")
     return run_config

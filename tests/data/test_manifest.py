@@ -79,3 +79,8 @@ def test_a_folder_stands_in_for_a_manifest(tmp_path):
     assert [row.category for row in rows.values()] == ["cat", "cat", "dog", ""]
     assert rows["dog/a.png"].prompt == "a dog" and rows["cat/b.png"].prompt == ""
     assert all(row.split == "train" and row.image_path.is_file() for row in rows.values())
+
+
+def test_a_manifest_without_splits_is_one_split(tmp_path):
+    (tmp_path / "m.csv").write_text("image\na.png\nb.png\n")
+    assert [row.image for row in read_rows(tmp_path / "m.csv", "train")] == ["a.png", "b.png"]

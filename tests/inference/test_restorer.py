@@ -6,6 +6,7 @@ import torch
 from rasr.errors import RasrError
 from rasr.image_ops import resize_bicubic
 from rasr.inference import Restorer
+from rasr.inference.color_fix import adain, wavelet
 from rasr.models import build_rasr_net, make_tiny_backbone
 from tests.helpers import wake_zero_convs
 
@@ -28,7 +29,7 @@ def test_any_size(net, size, ref_size):
 
 def test_fitting_image_is_the_net_itself(net):
     lq, ref = torch.rand(3, 16, 24), torch.rand(3, 64, 96)
-    sr = Restorer(net, device="cpu").restore(lq, ref, prompt="a cat")
+    sr = Restorer(net, color_fix="none", device="cpu").restore(lq, ref, prompt="a cat")
     lq_up = resize_bicubic(lq[None], (64, 96))
     with torch.inference_mode():
         expected = net(lq_up, ref[None], prompt=["a cat"], conditioning_scale=0.5)
@@ -45,9 +46,53 @@ def test_settings_change_the_result(net):
     assert Restorer(net, device="cpu", scale=2).restore(lq, ref).shape == (3, 32, 32)
 
 
+def test_color_fix_defaults_to_adain_on_the_image_without_its_padding(net):
+    lq, ref = torch.rand(3, 17, 31), torch.rand(3, 64, 64)
+    bare = Restorer(net, color_fix="none", device="cpu").restore(lq, ref)
+    lq_up = resize_bicubic(lq[None], (68, 124))
+    for name, fix in (("adain", adain), ("wavelet", wavelet)):
+        sr = Restorer(net, color_fix=name, device="cpu").restore(lq, ref)
+        assert not torch.equal(sr, bare)
+        assert torch.equal(sr, fix(bare[None], lq_up)[0])
+    default = Restorer(net, device="cpu").restore(lq, ref)
+    assert torch.equal(default, Restorer(net, color_fix="adain", device="cpu").restore(lq, ref))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (12, 8), (9, 40)])
+def test_small_image_is_processed_at_the_process_size(net, size):
+    """Enlarged to a short side of 64 / 4 with its aspect, restored, and brought back to x4."""
+    lq = torch.rand(3, *size)
+    sr = Restorer(net, process_size=64, device="cpu").restore(lq)
+    assert sr.shape == (3, 4 * size[0], 4 * size[1])
+    enlarged = tuple(round(side * 16 / min(size)) for side in size)
+    assert min(enlarged) == 16
+    plain = Restorer(net, device="cpu")
+    expected = plain.restore(resize_bicubic(lq[None], enlarged)[0])
+    expected = resize_bicubic(expected[None], (4 * size[0], 4 * size[1]))[0]
+    assert torch.equal(sr, expected)
+    assert not torch.equal(sr, plain.restore(lq))
+
+
+def test_process_size_counts_in_pixels_of_the_result(net):
+    """An LR side of exactly process_size // scale is large enough; the minimum follows the scale."""
+    lq = torch.rand(3, 16, 20)
+    for scale, process_size in ((4, 64), (4, 67), (2, 32)):
+        plain = Restorer(net, scale=scale, device="cpu").restore(lq)
+        same = Restorer(net, scale=scale, process_size=process_size, device="cpu").restore(lq)
+        assert torch.equal(plain, same)
+    larger = Restorer(net, scale=2, process_size=64, device="cpu").restore(lq)
+    assert not torch.equal(larger, Restorer(net, scale=2, device="cpu").restore(lq))
+    # By default there is no minimum, whatever the size.
+    assert Restorer(net, device="cpu").restore(torch.rand(3, 1, 2)).shape == (3, 4, 8)
+
+
 def test_wrong_settings_are_named(net):
     with pytest.raises(RasrError, match="scale=0"):
         Restorer(net, scale=0, device="cpu")
+    with pytest.raises(RasrError, match="process_size=3"):
+        Restorer(net, process_size=3, device="cpu")
+    with pytest.raises(RasrError, match="color_fix='nofix' is unknown; give one of adain, wavelet, none"):
+        Restorer(net, color_fix="nofix", device="cpu")
     with pytest.raises(RasrError, match="'abacus'"):
         Restorer(net, device="abacus")
     if not torch.cuda.is_available():

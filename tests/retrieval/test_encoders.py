@@ -8,9 +8,9 @@ import timm
 import torch
 from torch.nn import functional
 
+from rasr import pretrained
 from rasr.errors import RasrError
 from rasr.retrieval import ColorGradientEncoder, TimmEncoder, encoder_from_settings
-from rasr.retrieval import timm_weights as weights_module
 from tests.retrieval.photographs import crops_of_photographs, degrade
 
 
@@ -163,7 +163,7 @@ def test_absent_weights_are_named_quickly(monkeypatch, tmp_path, is_offline):
     start = time.perf_counter()
     with pytest.raises(RasrError, match=r"vit_base_patch14_dinov2\.lvd142m.*encoder\.weights=FILE") as error:
         TimmEncoder("vit_base_patch14_dinov2.lvd142m", img_size=224)
-    assert time.perf_counter() - start < weights_module._HUB_TIMEOUT + 2
+    assert time.perf_counter() - start < pretrained._TIMEOUT + 2
     assert "\n" not in str(error.value)
 
 
