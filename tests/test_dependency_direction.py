@@ -153,7 +153,7 @@ def test_the_reader_sees_a_cycle(tmp_path):
 
 
 def project_files(repository: Path) -> list[Path]:
-    folders = [repository / name for name in ("rasr", "data", "tests")]
+    folders = [repository / name for name in ("rasr", "data", "scripts", "tests")]
     return [*repository.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
 
 

@@ -95,7 +95,7 @@ def test_checkpoint_holds_trainable_tensors_and_plain_values(folder):
     trainable = set(load_file(folder / "ckpt" / "weights.safetensors"))
     assert {name.removeprefix("net.") for name in checkpoint["state_dict"]} == trainable
     assert checkpoint["run_config"]["gt_size"] == 64
-    assert checkpoint["global_step"] == 2
+    assert checkpoint["global_step"] == 3
     assert set(checkpoint["ema_state_dict"]) == trainable
 
 
@@ -144,6 +144,25 @@ def test_resumed_run_equals_a_straight_one(folder):
     assert "going on from" in done.stdout and "at step 2" in done.stdout
     straight, resumed = (load_file(folder / name / "weights.safetensors") for name in ("straight", "resumed"))
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_finished_run_is_not_trained_again(folder):
+    assert train(folder, "done", "resume=auto").returncode == 0
+    before = load_file(folder / "done" / "weights.safetensors")
+    done = train(folder, "done", "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert "at step 3" in done.stdout
+    after = load_file(folder / "done" / "weights.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images(folder):
+    done = train(folder, "exploded", "optim.optimizer.lr=1e38", "+trainer.limit_val_batches=0")
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert (
+        last.startswith("error: the loss is nan at step") and ".png" in last and "optim.optimizer.lr" in last
+    )
 
 
 def test_other_settings_are_not_mixed_into_a_run(folder):

@@ -135,8 +135,9 @@ class RASRModule(pl.LightningModule):
     def log_losses(self, batch: dict[str, Any], terms: dict[str, Tensor], total: Tensor) -> Tensor:
         """Logs raw terms and the weighted total and returns the total; stops the run if it is not finite."""
         if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"loss is {total.item()} on the batch of {', '.join(batch['sample_id'])}"
+            raise RasrError(
+                f"the loss is {total.item()} at step {self.global_step} on {', '.join(batch['sample_id'])}; "
+                "look at these images, or lower optim.optimizer.lr and run the same command again"
             )
         for name, term in terms.items():
             self.log(f"train/loss_{name}", term.detach())

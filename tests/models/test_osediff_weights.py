@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 from peft import LoraConfig
@@ -310,6 +311,13 @@ def test_branch_never_sees_osediff(base, images, official):
     assert not torch.equal(net(images["lq_up"], images["ref"]), plain(images["lq_up"], images["ref"]))
     merged = OneStepBackbone.from_pretrained(base, osediff_weights=official)
     assert torch.equal(net(images["lq_up"], prompt=PROMPT), merged(images["lq_up"], PROMPT))
+
+
+def test_configuration_key(compose, official):
+    cfg = compose(["model=tiny", f"model.osediff_weights={official}"])
+    net = hydra.utils.instantiate(cfg.model)
+    assert net.backbone.osediff_weights == net.config.osediff_weights == str(official)
+    assert hydra.utils.instantiate(compose(["model=tiny"]).model).backbone.osediff_weights is None
 
 
 def test_net_over_osediff_survives_its_weight_file(base, images, official, tmp_path):
