@@ -62,6 +62,8 @@ def main(cfg: DictConfig) -> None:
         conditioning_scale=cfg.conditioning_scale,
         color_fix=cfg.color_fix,
         process_size=cfg.process_size,
+        tile_size=cfg.tile_size,
+        tile_overlap=cfg.tile_overlap,
         device=cfg.device,
     )
 

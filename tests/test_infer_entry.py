@@ -100,6 +100,8 @@ def test_every_key_matters(folder):
         "osediff_weights": {"index": folder / "index", "osediff_weights": osediff},
         "adain": {"index": folder / "index", "color_fix": "adain"},
         "wavelet": {"index": folder / "index", "color_fix": "wavelet"},
+        "tile_size": {"index": folder / "index", "tile_size": 64, "tile_overlap": 16},
+        "tile_overlap": {"index": folder / "index", "tile_size": 64, "tile_overlap": 32},
         "process_size": {"index": folder / "index", "process_size": 128},
     }
     pictures = {}

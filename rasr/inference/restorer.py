@@ -11,6 +11,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.image_ops import cover_and_crop, pad_to_multiple, resize_bicubic
 from rasr.inference.color_fix import get_color_fix
+from rasr.inference.tiling import run_tiled
 from rasr.models import RASRNet
 
 
@@ -26,6 +27,9 @@ class Restorer:
             an LR image with a side under `process_size // scale` is first enlarged until its short side has
             that length, and the result is brought back to `scale` times the original. OSEDiff has 512; None
             is no minimum, right for backbones that were trained at a small size.
+        tile_size: side in pixels of the tiles in which larger results are restored, a multiple of the
+            backbone's `size_multiple`; None never tiles. Every tile sees the whole reference.
+        tile_overlap: pixels that neighbouring tiles share.
         device: "cpu", "cuda", "mps", or "auto" for the best that is there.
     """
 
@@ -37,6 +41,8 @@ class Restorer:
         conditioning_scale: float = 0.5,
         color_fix: str = "adain",
         process_size: int | None = None,
+        tile_size: int | None = 512,
+        tile_overlap: int = 64,
         device: str = "auto",
     ) -> None:
         if scale < 1:
@@ -46,6 +52,14 @@ class Restorer:
                 f"process_size={process_size} is below scale={scale}; give the side at which the backbone "
                 "was trained (512 for SD-2.1), or null for no minimum"
             )
+        multiple = net.backbone.size_multiple
+        if tile_size is not None and (tile_size % multiple or not 0 <= tile_overlap < tile_size):
+            raise RasrError(
+                f"tile_size={tile_size}, tile_overlap={tile_overlap} do not fit; give a multiple of "
+                f"{multiple} and less overlap than that"
+            )
+        self.tile_size = tile_size
+        self.tile_overlap = tile_overlap
         self.scale = scale
         self.conditioning_scale = conditioning_scale
         self.color_fix = get_color_fix(color_fix)
@@ -60,7 +74,7 @@ class Restorer:
         Args:
             lq: (3, h, w) in [0, 1], any size from 1x1.
             ref: (3, H, W) in [0, 1], any size; None restores with the backbone alone. It is scaled to cover
-                the padded canvas and its centre is cut out, so nothing of it is distorted.
+                the padded canvas (or a tile) and its centre is cut out, so nothing of it is distorted.
             prompt: text for the backbone.
 
         Returns:
@@ -72,14 +86,19 @@ class Restorer:
         height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
         lq_up = resize_bicubic(lq, (height, width))
         canvas = pad_to_multiple(lq_up, self.net.backbone.size_multiple)
+        tile = max(canvas.shape) if self.tile_size is None else self.tile_size
         if ref is not None:
-            ref = cover_and_crop(ref[None].to(self.device), tuple(canvas.shape[-2:]))
+            tile_shape = tuple(min(tile, side) for side in canvas.shape[-2:])
+            ref = self.net.branch.features(cover_and_crop(ref[None].to(self.device), tile_shape))
 
-        # 2. network
-        sr = self.net(canvas, ref, prompt=[prompt], conditioning_scale=self.conditioning_scale)
+        # 2. network, with the reference's features for every tile
+        def run(lq_up: Tensor) -> Tensor:
+            return self.net(lq_up, ref, prompt=[prompt], conditioning_scale=self.conditioning_scale)
+
+        sr = run_tiled(run, canvas, tile=tile, overlap=self.tile_overlap)
 
         # 3. colours, then the size that was asked for (OSEDiff's code throws that last resize away)
-        sr = self.color_fix(sr[..., :height, :width].float(), lq_up)
+        sr = self.color_fix(sr[..., :height, :width], lq_up)
         return resize_bicubic(sr, size)[0].cpu()
 
     def _enlarge_to_minimum(self, lq: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def save_weights(net: RASRNet, path: str | Path) -> Path:
         path: target without suffix; a branch goes to `path.safetensors`, a backbone to the directory `path`.
 
     Returns:
-        The file or directory written; it appears only when complete.
+        The file or directory written; a file appears only when complete.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,3 +98,31 @@ def test_wrong_settings_are_named(net):
     if not torch.cuda.is_available():
         with pytest.raises(RasrError, match="no CUDA device"):
             Restorer(net, device="cuda")
+
+
+def test_tiles_see_the_same_reference_and_meet_without_seams(net):
+    lq, ref = torch.rand(3, 16, 48), torch.rand(3, 64, 64)
+    tiled = Restorer(net, device="cpu", tile_size=64, tile_overlap=32, color_fix="none").restore(lq, ref)
+    assert tiled.shape == (3, 64, 192)
+    first = Restorer(net, device="cpu", color_fix="none").restore(lq[:, :, :16], ref)
+    torch.testing.assert_close(
+        tiled[..., :32], first[..., :32], atol=0.1, rtol=0
+    )  # apart from the LR's border
+    whole = Restorer(net, device="cpu", tile_size=None, color_fix="none").restore(lq, ref)
+    assert not torch.equal(tiled, whole)
+    fitting = Restorer(net, device="cpu", tile_size=192, color_fix="none").restore(lq, ref)
+    assert torch.equal(fitting, whole)
+
+
+def test_a_large_photograph_is_restored(net):
+    """300x1000 is 4.8 megapixels after x4: without tiles, attention would take minutes."""
+    restorer = Restorer(net, device="cpu", tile_size=256, tile_overlap=32)
+    sr = restorer.restore(torch.rand(3, 300, 1000), torch.rand(3, 100, 100))
+    assert sr.shape == (3, 1200, 4000)
+    assert torch.isfinite(sr).all()
+
+
+@pytest.mark.parametrize("tiles", [{"tile_size": 100}, {"tile_size": 64, "tile_overlap": 64}])
+def test_impossible_tiles_are_named(net, tiles):
+    with pytest.raises(RasrError, match="tile_size="):
+        Restorer(net, device="cpu", **tiles)
