@@ -179,7 +179,7 @@ def test_other_settings_are_not_mixed_into_a_run(folder):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["gt_size=48"], "gt_size=48 does not fit the backbone; give a multiple of 32"),
+        (["gt_size=72"], "gt_size=72 does not fit the backbone; give a multiple of 16"),
         (["gt_size=66"], "gt_size=66 is not a multiple of scale=4"),
         (["trainer.max_steps=0"], "trainer.max_steps=0"),
         (["resume=lost.ckpt"], "resume=lost.ckpt does not exist"),

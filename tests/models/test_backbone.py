@@ -121,7 +121,7 @@ def test_saved_directory_loads_the_same_and_is_a_diffusers_pipeline(backbone, im
 
 
 def test_wrong_size_is_named(backbone):
-    with pytest.raises(RasrError, match=r"\(1, 3, 64, 65\).*multiples of 32"):
+    with pytest.raises(RasrError, match=r"\(1, 3, 64, 65\).*multiples of 16"):
         backbone(torch.rand(1, 3, 64, 65), [""])
 
 
