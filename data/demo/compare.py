@@ -25,6 +25,7 @@ METHODS = {
     "without": "restored without reference",
     "with": "restored with reference",
 }
+RUNS = ("backbone", "rasr")
 PANEL_ROWS = 8
 
 
@@ -58,7 +59,8 @@ def write_summary(folder: Path) -> None:
         "images": len(records),
         "retrieval": retrieval_accuracy(folder, records),
         "seconds_per_image": {name: mean_seconds(folder / name) for name in ("without", "with")},
-        "training_loss": {name: loss_ends(folder / name / "logs") for name in ("backbone", "rasr")},
+        "training_loss": {run: mean_ends(logged(folder / run, "train/loss_total")) for run in RUNS},
+        "validation_psnr": {run: logged(folder / run, "val/psnr") for run in RUNS},
     }
     (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     draw_panel(panel_rows(folder, records, scores), folder / "panel.png", cell_size=192)
@@ -72,8 +74,11 @@ def write_summary(folder: Path) -> None:
         100 * retrieval["top1"],
         100 * retrieval["chance"],
     )
-    for name, (first, last) in summary["training_loss"].items():
-        log.info("training loss of %s: %.4f -> %.4f", name, first, last)
+    for run in RUNS:
+        psnr = summary["validation_psnr"][run]
+        losses = summary["training_loss"][run]
+        log.info("training of %-9s loss %.4f -> %.4f", run + ":", *losses)
+        log.info("   on its validation crops, PSNR %.4f -> %.4f dB", psnr[0], psnr[-1])
     log.info("figures: %s", folder / "metrics.json")
     log.info("picture: %s", folder / "panel.png")
 
@@ -94,16 +99,19 @@ def mean_seconds(folder: Path) -> float:
     return round(sum(seconds) / len(seconds), 4)
 
 
-def loss_ends(logs: Path) -> tuple[float, float]:
-    """Mean training loss over the first and last tenth of the logged steps, over all starts of the run."""
-    losses = []
-    for file in sorted(logs.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
+def logged(run: Path, column: str) -> list[float]:
+    """A column of a run's log, over all starts of the run."""
+    values = []
+    for file in sorted(run.glob("logs/version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
         with file.open() as stream:
-            losses += [
-                float(row["train/loss_total"]) for row in csv.DictReader(stream) if row["train/loss_total"]
-            ]
-    tenth = max(1, len(losses) // 10)
-    return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+            values += [float(row[column]) for row in csv.DictReader(stream) if row.get(column)]
+    return values
+
+
+def mean_ends(values: list[float]) -> tuple[float, float]:
+    """Means of the first and of the last tenth."""
+    tenth = max(1, len(values) // 10)
+    return sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
 
 
 def panel_rows(folder: Path, records: dict[Path, dict], scores: dict[str, dict]) -> list[list[PanelCell]]:
