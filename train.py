@@ -70,7 +70,6 @@ def main(cfg: DictConfig) -> None:
     if checkpoint is None and datamodule.val_set is not None:
         trainer.validate(module, datamodule, verbose=False)  # the untrained net, as step 0 of the log
     trainer.fit(module, datamodule, ckpt_path=checkpoint)
-    trainer.save_checkpoint(Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt")
 
     # 4. what inference needs
     if trainer.is_global_zero and not trainer.interrupted:

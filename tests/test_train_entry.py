@@ -157,7 +157,7 @@ def test_a_finished_run_is_not_trained_again(folder):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_images(folder):
-    done = train(folder, "exploded", "optim.optimizer.lr=1e38", "+trainer.limit_val_batches=0")
+    done = train(folder, "exploded", "optim.optimizer.lr=1e30", "+trainer.limit_val_batches=0")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert (
