@@ -11,10 +11,11 @@ import torch
 
 from rasr.training import AtomicCheckpointIO
 
-SIZE = 300_000
+SIZE = 30_000
 
 
 def write_for_ever(path: Path) -> None:
+    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
     for step in itertools.count(1):
         AtomicCheckpointIO().save_checkpoint({"step": step, "weight": torch.full((SIZE,), float(step))}, path)
 
@@ -48,7 +49,9 @@ def test_killed_at_20_random_moments_the_checkpoint_loads(tmp_path):
     for _ in range(20):
         writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(path,))
         writer.start()
+        deadline = time.monotonic() + 60
         while not path.exists():
+            assert time.monotonic() < deadline, "the writer wrote nothing"
             time.sleep(0.001)
         time.sleep(rng.uniform(0.01, 0.06))
         writer.kill()
