@@ -9,7 +9,6 @@ faster, and leaves no trace of peft that could confuse the reference branch. Not
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
+from rasr.image_io import atomic_path
 from rasr.models.lora import add_lora, check_keys, merge_lora, remove_lora
 
 LORA_ALPHA = 8
@@ -103,13 +103,8 @@ def save_osediff(weights: OSEDiffWeights, path: str | Path) -> None:
         for prefix, entry in TENSOR_ENTRIES.items()
         for name, tensor in entries.pop(entry).items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(entries)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_adapters(weights: OSEDiffWeights, unet: UNet2DConditionModel, vae: AutoencoderKL) -> None:

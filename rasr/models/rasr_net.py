@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -145,8 +144,3 @@ def count_parameters(net: nn.Module) -> tuple[int, int]:
     """(trainable, total) parameter counts; shared parameters count once."""
     parameters = list(net.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
-
-
-def nonfinite(tensor: Tensor) -> bool:
-    """True if any value is NaN or infinite."""
-    return not bool(torch.isfinite(tensor).all())

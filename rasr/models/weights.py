@@ -8,7 +8,6 @@ same two things among others and are read too. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rasr.errors import RasrError
+from rasr.image_io import atomic_path
 from rasr.models.backbone import DEFAULT_HUB_ID, OneStepBackbone
 from rasr.models.lora import load_trainable, trainable_state_dict
 from rasr.models.rasr_net import RASRNet
@@ -120,10 +120,9 @@ def save_weights(net: RASRNet, path: str | Path) -> Path:
         net.backbone.save_pretrained(path)
         return path
     target = path.with_suffix(".safetensors")
-    temporary = target.with_suffix(".tmp")
     metadata = {METADATA_KEY: json.dumps(asdict(net.config))}
-    save_file(trainable_state_dict(net), temporary, metadata=metadata)
-    os.replace(temporary, target)
+    with atomic_path(target) as temporary:
+        save_file(trainable_state_dict(net), temporary, metadata=metadata)
     return target
 
 
