@@ -4,6 +4,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.utils import instantiate
@@ -15,6 +16,11 @@ from rasr.errors import RasrError
 from rasr.image_io import content_hash, read_image
 from rasr.retrieval import ReferenceIndex, Retriever, build_index
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from rasr.inference import ReferenceLatents
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +29,7 @@ logger = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     if cfg.references < 1:
         raise RasrError(f"references={cfg.references}: must be at least 1")
+    latents, vae = (None, None) if cfg.latents is None else open_latents(cfg)
     encoder = instantiate(cfg.encoder)
     report = build_index(cfg.database, cfg.index, encoder, batch_size=cfg.batch_size)
     logger.info(
@@ -36,9 +43,25 @@ def main(cfg: DictConfig) -> None:
         "%d entries in %d categories, %.1f seconds, %s",
         *(report.entries, report.categories, report.seconds, cfg.index),
     )
+    if latents is not None:
+        with ReferenceIndex.open(cfg.index) as index:
+            payloads = [index.payload(entry_id) for entry_id in index.ids]
+        stored = latents.store(((p.content_hash, Path(p.path)) for p in payloads), vae, cfg.batch_size)
+        logger.info("latents of %d images stored, %d known, %s", stored.stored, stored.known, cfg.latents)
     if report.bad:
         count = len(report.bad)
         raise RasrError(f"{count} passed over, the rest is indexed; mend or remove, first: {report.bad[0]}")
+
+
+def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
+    """The folder for z_ref of every image, and the VAE that makes them."""
+    from rasr.inference import ReferenceLatents, resolve_device  # brings diffusers: seconds
+    from rasr.models import load_base_vae
+
+    if cfg.backbone is None:
+        raise RasrError("latents= needs a VAE; give backbone=DIRECTORY, the base model of your weights")
+    vae = load_base_vae(cfg.backbone).to(resolve_device(cfg.device))
+    return ReferenceLatents.create(cfg.latents, vae, cfg.latent_size), vae
 
 
 def assign_references(manifest: Path, retriever: Retriever, database: Path, k: int) -> None:

@@ -1,13 +1,13 @@
 """Restore photographs with the help of retrieved references; `python infer.py --help` tells more."""
 
-import json
 import logging
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ from rasr.image_io import (
     read_sidecar,
     write_png,
 )
-from rasr.inference import Restorer
+from rasr.inference import ReferenceLatents, Restorer, ResultsLog, output_paths
 from rasr.models import load_rasr_net
 from rasr.prompts import join_prompts
 from rasr.retrieval import Hit, Retriever
@@ -43,19 +43,24 @@ def main(cfg: DictConfig) -> None:
             f"output={cfg.output} lies inside input={cfg.input}, its PNGs would be restored next time"
         )
     outputs = output_paths(paths, root, Path(cfg.output))
-    fixed_ref = None if cfg.reference is None else read_image(cfg.reference)
+    read_reference = lru_cache(maxsize=1)(read_image)  # one reference for all photographs is read once
+    given = None if cfg.reference is None else given_reference(Path(cfg.reference))
+    if given is not None:
+        read_reference(given.path)
     extractor = instantiate(cfg.prompt)
-    fixed_prompt = "" if cfg.reference is None else read_sidecar(cfg.reference)
     join_prompts("", "", cfg.prompt_from)  # a wrong value shows before the weights are loaded
-    retriever = None
-    if cfg.index is not None:
-        retriever = Retriever.open(cfg.index, device=cfg.device)
+    latents = None if cfg.latents is None else ReferenceLatents.open(cfg.latents)
+    retriever = None if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
     net = load_rasr_net(cfg.weights, backbone=cfg.backbone, osediff_weights=cfg.osediff_weights)
-    if net.branch is None and (cfg.index is not None or cfg.reference is not None):
+    if net.branch is None and (retriever is not None or given is not None):
         raise RasrError(
             f"weights={cfg.weights} is a backbone without a reference branch; leave out index= and "
             "reference=, or give the weights of a trained branch"
         )
+    if latents is not None:
+        if retriever is None and given is None:
+            raise RasrError(f"latents={cfg.latents} are of references; give index= or reference= too")
+        latents.check_vae(net.branch.vae)
     restorer = Restorer(
         net,
         scale=cfg.scale,
@@ -67,34 +72,32 @@ def main(cfg: DictConfig) -> None:
         device=cfg.device,
     )
 
-    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     bad = []
-    with (Path(cfg.output) / "results.jsonl").open("w") as results:
+    with ResultsLog(cfg.output, OmegaConf.to_container(cfg, resolve=True)) as results:
         for path, target in tqdm(list(zip(paths, outputs, strict=True)), desc="restoring", unit="image"):
             start = time.perf_counter()
             try:
+                own_hash = content_hash(path)
+                if results.is_done(target, own_hash):
+                    continue
                 lq = read_image(path)
-                hit = None
-                ref = fixed_ref
-                ref_prompt = fixed_prompt
-                if retriever is not None:
-                    hit = retrieve(retriever, lq, path, cfg.category)
-                    ref = None if hit is None else read_image(hit.path)
-                    ref_prompt = "" if hit is None else hit.prompt
+                hit = given if retriever is None else retrieve(retriever, lq, own_hash, cfg.category)
+                z_ref = None if latents is None or hit is None else latents.get(hit.content_hash)
+                ref = None if hit is None or z_ref is not None else read_reference(hit.path)
             except ImageReadError as error:
                 logger.error("%s", error)
                 bad.append(str(path))
                 continue
+            ref_prompt = "" if hit is None else hit.prompt
             prompt = join_prompts(extractor.extract(path), ref_prompt, cfg.prompt_from)
-            write_png(restorer.restore(lq, ref, prompt=prompt), target)
-            record = {"input": str(path), "output": str(target), "prompt": prompt}
-            record["reference"] = cfg.reference
+            write_png(restorer.restore(lq, ref, ref_latents=z_ref, prompt=prompt), target)
+            record = {"input": str(path), "output": str(target), "content_hash": own_hash, "prompt": prompt}
+            record["reference"] = None if hit is None else hit.id
+            record["latents"] = z_ref is not None
             if retriever is not None:
-                record["reference"] = None if hit is None else hit.id
                 record["score"] = None if hit is None else round(hit.score, 6)
             record["seconds"] = round(time.perf_counter() - start, 4)
-            results.write(json.dumps(record) + "\n")
-            results.flush()
+            results.add(record)
     logger.info("%d images restored into %s", len(paths) - len(bad), cfg.output)
     if bad:
         raise RasrError(
@@ -102,19 +105,14 @@ def main(cfg: DictConfig) -> None:
         )
 
 
-def output_paths(paths: list[Path], root: Path, output: Path) -> list[Path]:
-    """PNG target of each input; inputs that differ only in their suffix keep it as part of the name."""
-    relative = [path.relative_to(root) for path in paths]
-    stems = [path.with_suffix("") for path in relative]
-    return [
-        output / (f"{path}.png" if stems.count(stem) > 1 else f"{stem}.png")
-        for path, stem in zip(relative, stems, strict=True)
-    ]
+def given_reference(path: Path) -> Hit:
+    """The user's own reference in the form of one that was found."""
+    return Hit(str(path), 1.0, path, "", read_sidecar(path), content_hash(path))
 
 
-def retrieve(retriever: Retriever, lq: Tensor, path: Path, category: str | None) -> Hit | None:
+def retrieve(retriever: Retriever, lq: Tensor, own_hash: str, category: str | None) -> Hit | None:
     """The best reference for an image, never the image itself; None if the index offers none."""
-    hits = retriever.retrieve(lq, k=1, category=category, exclude_hashes=[content_hash(path)])
+    hits = retriever.retrieve(lq, k=1, category=category, exclude_hashes=[own_hash])
     return hits[0] if hits else None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.image_ops import cover_and_crop, pad_to_multiple, resize_bicubic
 from rasr.inference.color_fix import get_color_fix
+from rasr.inference.latents import crop_latents
 from rasr.inference.tiling import run_tiled
 from rasr.models import RASRNet
 
@@ -68,13 +69,22 @@ class Restorer:
         self.net = net.to(self.device).eval()
 
     @torch.inference_mode()
-    def restore(self, lq: Tensor, ref: Tensor | None = None, *, prompt: str = "") -> Tensor:
+    def restore(
+        self,
+        lq: Tensor,
+        ref: Tensor | None = None,
+        *,
+        ref_latents: Tensor | None = None,
+        prompt: str = "",
+    ) -> Tensor:
         """Restores one image.
 
         Args:
             lq: (3, h, w) in [0, 1], any size from 1x1.
             ref: (3, H, W) in [0, 1], any size; None restores with the backbone alone. It is scaled to cover
                 the padded canvas (or a tile) and its centre is cut out, so nothing of it is distorted.
+            ref_latents: (1, C, H/f, W/f) kept latents of the reference (`ReferenceLatents`) instead of `ref`.
+                At the size of the canvas they give what `ref` gives, at another one its resized features.
             prompt: text for the backbone.
 
         Returns:
@@ -87,13 +97,17 @@ class Restorer:
         lq_up = resize_bicubic(lq, (height, width))
         canvas = pad_to_multiple(lq_up, self.net.backbone.size_multiple)
         tile = max(canvas.shape) if self.tile_size is None else self.tile_size
-        if ref is not None:
-            tile_shape = tuple(min(tile, side) for side in canvas.shape[-2:])
-            ref = self.net.branch.features(cover_and_crop(ref[None].to(self.device), tile_shape))
+        features = None
+        tile_shape = tuple(min(tile, side) for side in canvas.shape[-2:])
+        if ref_latents is not None:
+            ref_latents = crop_latents(ref_latents.to(self.device), tile_shape)
+            features = self.net.branch.features_from_latents(ref_latents)
+        elif ref is not None:
+            features = self.net.branch.features(cover_and_crop(ref[None].to(self.device), tile_shape))
 
         # 2. network, with the reference's features for every tile
         def run(lq_up: Tensor) -> Tensor:
-            return self.net(lq_up, ref, prompt=[prompt], conditioning_scale=self.conditioning_scale)
+            return self.net(lq_up, features, prompt=[prompt], conditioning_scale=self.conditioning_scale)
 
         sr = run_tiled(run, canvas, tile=tile, overlap=self.tile_overlap)
 

@@ -1,6 +1,6 @@
 """Networks: the one-step backbone, the reference branch and RASRNet over both."""
 
-from rasr.models.backbone import OneStepBackbone
+from rasr.models.backbone import OneStepBackbone, load_base_vae
 from rasr.models.discriminator import DinoDiscriminator
 from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
@@ -15,6 +15,7 @@ __all__ = [
     "ReferenceFeatures",
     "build_backbone_net",
     "build_rasr_net",
+    "load_base_vae",
     "load_rasr_net",
     "make_tiny_backbone",
     "save_weights",

@@ -8,7 +8,8 @@ Does not resize, pad, tile or fix colours: see `rasr.inference`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -117,18 +118,13 @@ class OneStepBackbone(nn.Module):
         path = str(path)
         # Merging into weights that were rounded already would round them twice.
         load_dtype = torch_dtype if osediff_weights is None else torch.float32
-        if Path(path).is_dir():
-            missing = [s for s in SUBFOLDERS if not (Path(path) / s).is_dir()]
-            if missing:
-                raise RasrError(
-                    f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; download all "
-                    f"of {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID} into it"
-                )
-        try:
-            weights = {"torch_dtype": load_dtype, "use_safetensors": True}
+        with _naming_what_fails(path):
+            unet = UNet2DConditionModel.from_pretrained(
+                path, subfolder="unet", torch_dtype=load_dtype, use_safetensors=True
+            )
             parts = {
-                "vae": AutoencoderKL.from_pretrained(path, subfolder="vae", **weights),
-                "unet": UNet2DConditionModel.from_pretrained(path, subfolder="unet", **weights),
+                "vae": _load_vae(path, load_dtype),
+                "unet": unet,
                 "text_encoder": CLIPTextModel.from_pretrained(
                     path, subfolder="text_encoder", dtype=torch_dtype, use_safetensors=True
                 ),
@@ -136,12 +132,6 @@ class OneStepBackbone(nn.Module):
                 "noise_scheduler": DDPMScheduler.from_pretrained(path, subfolder="scheduler"),
             }
             mark = _osediff_mark(Path(path))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RasrError(
-                f"cannot load the backbone {path!r} ({reason}); give a local diffusers-format directory "
-                f"(a copy of {DEFAULT_HUB_ID}) or go online"
-            ) from error
         backbone = cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
         backbone.osediff_weights = mark
         if osediff_weights is not None:
@@ -275,6 +265,46 @@ class OneStepBackbone(nn.Module):
         latents = self.encode(lq_up)
         noise_pred = self.decode_unet(self.encode_unet(latents, prompt_embeds), prompt_embeds)
         return self.decode(self.predict_x0(latents, noise_pred))
+
+
+def load_base_vae(path: str, torch_dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """The VAE alone of a diffusers-format directory or hub repository, frozen: all that references need.
+
+    Raises:
+        RasrError: as `OneStepBackbone.from_pretrained`; or OSEDiff's weights were merged into that directory,
+            which the reference must not pass (rasr.md 2.2).
+    """
+    path = str(path)
+    with _naming_what_fails(path):
+        vae = _load_vae(path, torch_dtype)
+        mark = _osediff_mark(Path(path))
+    if mark is not None:
+        raise RasrError(f"{path} holds the OSEDiff weights {mark}; give the base model it was made from")
+    return vae.requires_grad_(False).eval()
+
+
+def _load_vae(path: str, torch_dtype: torch.dtype) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(path, subfolder="vae", torch_dtype=torch_dtype, use_safetensors=True)
+
+
+@contextmanager
+def _naming_what_fails(path: str) -> Iterator[None]:
+    """Turns what diffusers and transformers raise on an incomplete or absent model into one clear line."""
+    if Path(path).is_dir():
+        missing = [s for s in SUBFOLDERS if not (Path(path) / s).is_dir()]
+        if missing:
+            raise RasrError(
+                f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; download all "
+                f"of {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID} into it"
+            )
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RasrError(
+            f"cannot load the backbone {path!r} ({reason}); give a local diffusers-format directory "
+            f"(a copy of {DEFAULT_HUB_ID}) or go online"
+        ) from error
 
 
 def _osediff_mark(path: Path) -> str | None:

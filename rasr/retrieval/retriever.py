@@ -20,6 +20,7 @@ class Hit:
     path: Path
     category: str
     prompt: str
+    content_hash: str
 
 
 class Retriever:
@@ -68,7 +69,8 @@ class Retriever:
 
     def _hit(self, entry_id: str, score: float) -> Hit:
         payload = self.index.payload(entry_id)
-        return Hit(entry_id, score, Path(payload.path), payload.category, payload.prompt)
+        path = Path(payload.path)
+        return Hit(entry_id, score, path, payload.category, payload.prompt, payload.content_hash)
 
 
 def check_encoder(index: ReferenceIndex, encoder: ImageEncoder) -> None:
