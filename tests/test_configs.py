@@ -28,6 +28,8 @@ def groups_in_defaults(path: Path) -> dict[str, str]:
     """The {group: option} of a file's defaults list, without its Hydra overrides."""
     groups = {}
     for item in read(path).get("defaults", []):
+        if isinstance(item, str) and item != "_self_":  # a neighbour that it builds on
+            groups |= groups_in_defaults(path.with_name(f"{item}.yaml"))
         if isinstance(item, dict):
             ((key, option),) = item.items()
             group = key.split("@")[0].split()[-1].lstrip("/")
@@ -36,8 +38,13 @@ def groups_in_defaults(path: Path) -> dict[str, str]:
     return groups
 
 
-def entries_with(group: str) -> list[str]:
-    return [entry for entry in ENTRIES if group in groups_in_defaults(CONF / f"{entry}.yaml")]
+def entries_with(group: str, option: str = "") -> list[str]:
+    """Entry points that have the group; of an experiment those whose other groups it overrides."""
+    entries = {entry: groups_in_defaults(CONF / f"{entry}.yaml") for entry in ENTRIES}
+    needed = {group}
+    if group == "experiment" and option:
+        needed |= set(groups_in_defaults(CONF / group / f"{option}.yaml"))
+    return [entry for entry, groups in entries.items() if needed <= set(groups)]
 
 
 def key_paths(node, prefix="") -> set[str]:
@@ -88,10 +95,13 @@ def test_entry_composes(compose_and_resolve, entry):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_with_every_entry_that_has_the_group(compose_and_resolve, group, option):
     nested = [path for path in CONF.rglob("*/*.yaml") if group in groups_in_defaults(path)]
-    entries = entries_with(group)
+    entries = entries_with(group, option)
     assert entries or nested, f"no defaults list names the group {group}"
     for entry in entries:
         compose_and_resolve(entry, f"{group}={option}")
+    for entry in set(entries_with(group)) - set(entries):  # an experiment of another command is refused
+        with pytest.raises(ConfigCompositionException, match="Could not override"):
+            compose_and_resolve(entry, f"{group}={option}")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -111,7 +121,7 @@ def test_presets_set_only_keys_that_exist(compose, group, option):
     assert path.read_text("utf-8").startswith("# @package _global_"), f"{path} must be of package _global_"
     body = {key: value for key, value in read(path).items() if key not in ("defaults", "hydra")}
     groups = [f"{name}={choice}" for name, choice in groups_in_defaults(path).items()]
-    for entry in entries_with(group):
+    for entry in entries_with(group, option):
         base = OmegaConf.to_container(compose(groups, config_name=entry), resolve=False)
         existing = key_paths(base)
         unknown = [

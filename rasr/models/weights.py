@@ -14,6 +14,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path
 from rasr.models.backbone import DEFAULT_HUB_ID, OneStepBackbone
-from rasr.models.lora import load_trainable, trainable_state_dict
+from rasr.models.lora import load_trainable, lora_layers, merge_lora, trainable_state_dict
 from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch
 
@@ -119,6 +120,8 @@ def save_weights(net: RASRNet, path: str | Path) -> Path:
     if net.branch is None:
         net.backbone.save_pretrained(path)
         return path
+    if not lora_layers(net.branch):
+        raise ValueError("this net's LoRA is merged and cannot be saved; load it with merge=False")
     target = path.with_suffix(".safetensors")
     metadata = {METADATA_KEY: json.dumps(asdict(net.config))}
     with atomic_path(target) as temporary:
@@ -127,7 +130,11 @@ def save_weights(net: RASRNet, path: str | Path) -> Path:
 
 
 def load_rasr_net(
-    weights: str | Path, *, backbone: str | None = None, osediff_weights: str | Path | None = None
+    weights: str | Path,
+    *,
+    backbone: str | None = None,
+    osediff_weights: str | Path | None = None,
+    merge: bool = True,
 ) -> RASRNet:
     """Reads a weight file, a training checkpoint or a bare backbone directory.
 
@@ -136,6 +143,8 @@ def load_rasr_net(
             without a branch).
         backbone: directory or hub id that replaces the one which the file names.
         osediff_weights: file that replaces the one which the file names, or is merged into a bare backbone.
+        merge: fold the branch's LoRA into its layers: faster, but such a net can be neither trained nor
+            saved.
 
     Raises:
         RasrError: missing, damaged or foreign file, or no backbone.
@@ -152,7 +161,7 @@ def load_rasr_net(
     name = backbone or config.backbone
     if not name:
         raise RasrError(f"{path} names no backbone; add backbone=DIRECTORY_OR_HUB_ID")
-    if backbone is None and not Path(name).exists() and Path(name).parts[:1] in (("outputs",), ("/",)):
+    if backbone is None and not Path(name).exists() and not is_hub_id(name):
         raise RasrError(f"{path} was trained over the backbone {name}, which is gone; add backbone=DIRECTORY")
     osediff_weights = osediff_weights or config.osediff_weights
     if osediff_weights is not None and not Path(osediff_weights).is_file():
@@ -162,7 +171,19 @@ def load_rasr_net(
         )
     net = build_rasr_net(**asdict(replace(config, backbone=name, osediff_weights=osediff_weights)))
     load_trainable(net, tensors, source=str(path))
+    if merge:
+        merge_lora(net.branch)
+        net.requires_grad_(False)
     return net.eval()
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be a hub repository; a path of another depth than owner/name cannot."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _read_weights(path: Path) -> tuple[RASRNetConfig, dict[str, Tensor]]:

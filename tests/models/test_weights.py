@@ -1,5 +1,7 @@
 """Weight files: what is in them, exact loading, clear errors."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -7,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from rasr.errors import RasrError
 from rasr.models import build_backbone_net, build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
-from rasr.models.lora import trainable_parameters
+from rasr.models.lora import lora_layers, trainable_parameters
 from tests.helpers import wake_zero_convs
 
 
@@ -30,7 +32,25 @@ def test_loaded_net_restores_the_same(saved, images):
     net, path = saved
     again = load_rasr_net(path)
     assert again.config == net.config
-    assert torch.equal(again(images["lq_up"], images["ref"]), net(images["lq_up"], images["ref"]))
+    expected = net(images["lq_up"], images["ref"])
+    torch.testing.assert_close(again(images["lq_up"], images["ref"]), expected, atol=1e-5, rtol=0)
+    assert not trainable_parameters(again) and not lora_layers(again)
+    unmerged = load_rasr_net(path, merge=False)
+    assert torch.equal(unmerged(images["lq_up"], images["ref"]), expected)
+    assert load_file(save_weights(unmerged, path.parent / "again")).keys() == load_file(path).keys()
+    with pytest.raises(ValueError, match="load it with merge=False"):
+        save_weights(again, path.parent / "merged")
+
+
+@pytest.mark.parametrize("lost", ["outputs/gone/backbone/weights", "/gone/weights"])
+def test_a_backbone_that_is_gone_is_named(saved, lost):
+    _, path = saved
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["rasr_net_config"]) | {"backbone": lost}
+    save_file(load_file(path), path, metadata={"rasr_net_config": json.dumps(config)})
+    with pytest.raises(RasrError, match=f"over the backbone {lost}, which is gone; add backbone=DIRECTORY"):
+        load_rasr_net(path)
 
 
 def test_backbone_can_be_replaced(saved, images, tmp_path):

@@ -1,49 +1,78 @@
-"""Two processes (gloo, CPU) learn what one process learns from twice the batch."""
+"""Two processes (gloo, CPU) learn what one process learns from twice the batch, and stay equal."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from rasr.image_io import write_png
 from rasr.models import make_tiny_backbone
 
+TWO = ("data.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp")
+GAN = (
+    "loss.weights.gan=0.1",
+    "+discriminator={_target_: rasr.models.DinoDiscriminator, blocks: [1], width: 8, vit: {_target_: "
+    "timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2, embed_dim: 48}}",
+)
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path, repository):
-    make_tiny_backbone(seed=0).save_pretrained(tmp_path / "backbone")
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small backbone and ten images with a reference each."""
+    folder = tmp_path_factory.mktemp("ddp")
+    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
     lines = ["image,split,category,prompt,references"]
     for i in range(10):
         for name in (f"{i}.png", f"ref{i}.png"):
-            write_png(torch.rand(3, 40, 40), tmp_path / name)
+            write_png(torch.rand(3, 40, 40), folder / name)
         lines.append(f"{i}.png,train,,,ref{i}.png")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
-    runs = {
-        "one": ["data.batch_size=2"],
-        "two": ["data.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp"],
-    }
-    for name, overrides in runs.items():
-        command = [
-            *(
-                sys.executable,
-                "train.py",
-                "debug=default",
-                f"model.backbone={tmp_path}/backbone",
-                "gt_size=32",
-            ),
-            *(f"paths.data_dir={tmp_path}", f"paths.output_dir={tmp_path}/{name}", "data.val=null"),
-            *("trainer.max_steps=5", "callbacks.panels.rows=0", "callbacks.ema.decay=0", *overrides),
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
 
-    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in runs)
-    start = {name: tensor for name, tensor in one.items() if "controlnet" in name and name.endswith("weight")}
-    assert any(tensor.abs().max() > 0 for tensor in start.values()), "nothing was learnt"
+def train(folder: Path, repository: Path, name: str, *overrides: str) -> None:
+    command = [
+        *(sys.executable, "train.py", "debug=default", f"model.backbone={folder}/backbone", "gt_size=32"),
+        *(f"paths.data_dir={folder}", f"paths.output_dir={folder}/{name}", "data.val=null"),
+        *("trainer.max_steps=5", "callbacks.panels.rows=0", "callbacks.ema.decay=0"),
+        f"+callbacks.rank={{_target_: tests.training.rank_state.SaveRank, folder: {folder}/{name}}}",
+        *overrides,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def assert_moved(tensors: dict[str, torch.Tensor]) -> None:
+    zero_convs = [t for name, t in tensors.items() if "controlnet" in name and name.endswith("weight")]
+    assert any(tensor.abs().max() > 0 for tensor in zero_convs), "nothing was learnt"
+
+
+def test_two_processes_equal_one_with_twice_the_batch(folder, repository):
+    train(folder, repository, "one", "data.batch_size=2")
+    train(folder, repository, "two", *TWO)
+    one, two = (load_file(folder / name / "weights.safetensors") for name in ("one", "two"))
+    assert_moved(one)
     for name, tensor in one.items():
         torch.testing.assert_close(
             two[name], tensor, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def test_ranks_stay_equal_with_the_gan_on(folder, repository):
+    """Bit for bit: generator, discriminator heads with their power iteration, and AdamW's moments."""
+    train(folder, repository, "gan", *TWO, *GAN)
+    ranks = [torch.load(folder / "gan" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert_moved(ranks[0]["tensors"])
+    heads = [name for name in ranks[0]["tensors"] if name.startswith("discriminator.heads.")]
+    assert any(name.endswith("._u") for name in heads)
+    for name, tensor in ranks[0]["tensors"].items():
+        assert torch.equal(ranks[1]["tensors"][name], tensor), name
+    moments = [rank["optimizer"]["state"] for rank in ranks]
+    assert moments[0].keys() == moments[1].keys() and moments[0]
+    for key, state in moments[0].items():
+        assert all(torch.equal(value, moments[1][key][name]) for name, value in state.items()), key
