@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Per RGB channel in [0, 1]: what torchvision's and timm's networks were trained with."""
+
 
 def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic resize to `size` (H, W), clamped to [0, 1]; antialiased where it shrinks."""

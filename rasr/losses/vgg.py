@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
+from rasr.image_ops import IMAGENET_MEAN, IMAGENET_STD
 from rasr.pretrained import fetch_torch_file, read_tensors
 
 URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -15,9 +16,6 @@ KEY = "loss.vgg_weights"
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 LAYERS = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512, "relu5_3": 512}
 """Channels of the layers that `VGG16Features` returns: the last activation of each block."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGG16Features(nn.Module):

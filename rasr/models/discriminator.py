@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from rasr.errors import RasrError
+from rasr.image_ops import IMAGENET_MEAN, IMAGENET_STD
 from rasr.models.diff_augment import diff_augment
 from rasr.pretrained import load_timm_model
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_GRID = 4  # patches per side that the map heads need
 
 

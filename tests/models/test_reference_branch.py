@@ -5,23 +5,16 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from benchmarks.sd21 import UNET
 from rasr.models import ReferenceBranch, ReferenceFeatures, build_rasr_net, make_tiny_backbone
 from rasr.models.rasr_net import count_parameters
 from tests.helpers import wake_zero_convs
-
-SD21_UNET = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
 
 
 def test_parameter_count_on_sd21_base():
     """The paper's 12.8 M: 1,321,472 in LoRA and 11,479,680 in the 13 zero-convolutions (rasr.md 2.2)."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**SD21_UNET)
+        unet = UNet2DConditionModel(**UNET)
         branch = ReferenceBranch.from_unet(unet, rank=4)
     trainable = {n: p.numel() for n, p in branch.named_parameters() if p.requires_grad}
     assert sum(trainable.values()) == 12_801_152

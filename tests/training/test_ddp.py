@@ -34,9 +34,16 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def train(folder: Path, repository: Path, name: str, *overrides: str) -> None:
+def train(folder: Path, repository: Path, name: str, *overrides: str, launcher: tuple[str, ...] = ()) -> None:
     command = [
-        *(sys.executable, "train.py", "debug=default", f"model.backbone={folder}/backbone", "gt_size=32"),
+        *(
+            sys.executable,
+            *launcher,
+            "train.py",
+            "debug=default",
+            f"model.backbone={folder}/backbone",
+            "gt_size=32",
+        ),
         *(f"paths.data_dir={folder}", f"paths.output_dir={folder}/{name}", "data.val=null"),
         *("trainer.max_steps=5", "callbacks.panels.rows=0", "callbacks.ema.decay=0"),
         f"+callbacks.rank={{_target_: tests.training.rank_state.SaveRank, folder: {folder}/{name}}}",
@@ -65,7 +72,8 @@ def test_two_processes_equal_one_with_twice_the_batch(folder, repository):
 
 def test_ranks_stay_equal_with_the_gan_on(folder, repository):
     """Bit for bit: generator, discriminator heads with their power iteration, and AdamW's moments."""
-    train(folder, repository, "gan", *TWO, *GAN)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    train(folder, repository, "gan", *TWO, *GAN, launcher=torchrun)
     ranks = [torch.load(folder / "gan" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert_moved(ranks[0]["tensors"])
     heads = [name for name in ranks[0]["tensors"] if name.startswith("discriminator.heads.")]
