@@ -235,6 +235,7 @@ def test_damaged_checkpoint_is_named(folder):
         "trainer.accumulate_grad_batches=2",
         "model.rank=2",
         "model.lora_alpha=100",
+        "model.lora_layers=[to_q,conv1]",
         "model.ref_timestep=10",
         "model.ref_prompt=cat",
         "model.block_weights=[1,0,0,0]",

@@ -8,7 +8,7 @@ Because text and timestep are fixed, its features are a pure function of the ref
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,7 @@ class ReferenceBranch(nn.Module):
         rank: int = 4,
         *,
         lora_alpha: float = 8,
+        lora_layers: Sequence[str] | None = None,
         timestep: int = 999,
         ref_prompt: str | None = "",
     ) -> ReferenceBranch:
@@ -85,6 +86,8 @@ class ReferenceBranch(nn.Module):
             unet: UNet before any OSEDiff weights were merged into it.
             rank: LoRA rank (paper: 4).
             lora_alpha: LoRA scale times rank; choice: paper silent, peft's default as in OSEDiff.
+            lora_layers: ends of the names of the layers that get LoRA, such as ("to_q", "to_v", "conv1");
+                None is every layer of the down blocks (choice: paper silent; it gives the paper's 12.8 M).
             timestep: see the class.
             ref_prompt: see the class.
         """
@@ -94,7 +97,7 @@ class ReferenceBranch(nn.Module):
             net.to(unet.dtype)
         net.requires_grad_(False)
         install_text_gate(net)
-        add_lora(net, lora_targets(net), rank=rank, alpha=lora_alpha)
+        add_lora(net, lora_targets(net, lora_layers), rank=rank, alpha=lora_alpha)
         branch = cls(net, timestep=timestep, ref_prompt=ref_prompt)
         branch.zero_convs().requires_grad_(True)
         # Optimiser and zero-convolutions need float32 even over a bf16 copy of the encoder.
@@ -159,11 +162,28 @@ class ReferenceBranch(nn.Module):
     forward = features
 
 
-def lora_targets(net: ControlNetModel) -> list[str]:
-    """Names of every Linear and Conv2d inside the down blocks: attention, feed-forward, projections,
-    convolutions, shortcuts, time projections, downsamplers."""
-    return [
+def lora_targets(net: ControlNetModel, ends: Sequence[str] | None = None) -> list[str]:
+    """Names of the Linear and Conv2d layers inside the down blocks that get LoRA.
+
+    Args:
+        net: the branch's network.
+        ends: ends of names, whole words between dots; None is all of them: attention, feed-forward,
+            projections, convolutions, shortcuts, time projections, downsamplers.
+
+    Raises:
+        RasrError: an end that no layer's name has.
+    """
+    names = [
         f"down_blocks.{name}"
         for name, module in net.down_blocks.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     ]
+    if ends is None:
+        return names
+    for end in ends:
+        if not any(name.endswith(f".{end}") for name in names):
+            known = ", ".join(sorted({name.split(".")[-1] for name in names if not name[-1].isdigit()}))
+            raise RasrError(
+                f"lora_layers names {end!r}, which no layer's name ends with; give some of {known}"
+            )
+    return [name for name in names if any(name.endswith(f".{end}") for end in ends)]

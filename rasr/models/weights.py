@@ -45,6 +45,8 @@ class RASRNetConfig:
     """LoRA rank of the branch."""
     lora_alpha: float = 8
     """LoRA scale times rank."""
+    lora_layers: tuple[str, ...] | None = None
+    """Ends of the names of the branch's layers with LoRA; None is every layer of its down blocks."""
     ref_timestep: int = 999
     """Diffusion time at which the branch sees the reference."""
     ref_prompt: str | None = ""
@@ -62,6 +64,7 @@ def build_rasr_net(
     timestep: int | None = None,
     rank: int = 4,
     lora_alpha: float = 8,
+    lora_layers: Sequence[str] | None = None,
     ref_timestep: int = 999,
     ref_prompt: str | None = "",
     block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
@@ -78,6 +81,7 @@ def build_rasr_net(
         timestep=timestep,
         rank=rank,
         lora_alpha=lora_alpha,
+        lora_layers=None if lora_layers is None else tuple(lora_layers),
         ref_timestep=ref_timestep,
         ref_prompt=ref_prompt,
         block_weights=tuple(block_weights),
@@ -86,7 +90,12 @@ def build_rasr_net(
     if isinstance(backbone, str):
         backbone = OneStepBackbone.from_pretrained(backbone, timestep=timestep)
     branch = ReferenceBranch.from_unet(
-        backbone.unet, rank, lora_alpha=lora_alpha, timestep=ref_timestep, ref_prompt=ref_prompt
+        backbone.unet,
+        rank,
+        lora_alpha=lora_alpha,
+        lora_layers=config.lora_layers,
+        timestep=ref_timestep,
+        ref_prompt=ref_prompt,
     )
     # The branch and its VAE encoder are copies of the base weights: they come before the merge.
     branch.attach(backbone, copy_vae=osediff_weights is not None)

@@ -6,6 +6,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from benchmarks.sd21 import UNET
+from rasr.errors import RasrError
 from rasr.models import ReferenceBranch, ReferenceFeatures, build_rasr_net, make_tiny_backbone
 from rasr.models.rasr_net import count_parameters
 from tests.helpers import wake_zero_convs
@@ -28,6 +29,14 @@ def test_rank_changes_the_lora_only(backbone):
     }
     assert lora[8] == 2 * lora[4]
     assert count_parameters(eight)[0] - lora[8] == count_parameters(four)[0] - lora[4]
+
+
+def test_lora_layers_can_be_chosen(backbone):
+    branch = ReferenceBranch.from_unet(backbone.unet, lora_layers=("to_q", "net.2"))
+    names = [n for n, _ in branch.named_parameters() if "lora_A" in n]
+    assert names and all(".to_q." in n or ".ff.net.2." in n for n in names)
+    with pytest.raises(RasrError, match=r"no layer's name ends with 'to_x'; give some of .*to_q"):
+        ReferenceBranch.from_unet(backbone.unet, lora_layers=("to_x",))
 
 
 def test_lora_sits_on_the_down_blocks_only(backbone):
