@@ -1,5 +1,6 @@
 """Every file under conf/ composes, and a misspelt key is an error wherever it is written."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -139,4 +140,4 @@ def test_help_text_names_every_key_of_the_user(compose, entry):
     own = [key for key in read(CONF / f"{entry}.yaml") if key not in ("defaults", "hydra")]
     if "$CONFIG" not in text:  # which Hydra replaces by the whole configuration
         assert [key for key in own if key not in text] == []
-    assert f"python {entry}.py" in text  # an example to copy
+    assert re.search(rf"python ({entry}\.py|-m rasr\.\w+\.{entry} )", text)  # an example to copy

@@ -25,8 +25,8 @@ try:
         bivariate_plateau,
         circular_lowpass_kernel,
     )
-    from basicsr.utils import DiffJPEG, USMSharp
-    from basicsr.utils.img_process_util import filter2D
+    from basicsr.utils import USMSharp
+    from basicsr.utils.diffjpeg import c_table, y_table
 except ImportError as error:
     raise RasrError(f"basicsr cannot be imported ({error}); run: pip install basicsr==1.4.2") from error
 finally:
@@ -35,11 +35,11 @@ finally:
         del sys.modules[_REMOVED_MODULE]
 
 __all__ = [
-    "DiffJPEG",
     "USMSharp",
     "bivariate_Gaussian",
     "bivariate_generalized_Gaussian",
     "bivariate_plateau",
+    "c_table",
     "circular_lowpass_kernel",
-    "filter2D",
+    "y_table",
 ]

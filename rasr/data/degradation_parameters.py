@@ -1,14 +1,18 @@
-"""What the degradation draws for each sample: the published ranges, and one drawn set of parameters.
+"""What the degradation does to each sample: the published ranges, and one drawn (or given) set of parameters.
 
-The numbers are those of Real-ESRGAN's x4 training; OSEDiff uses the same. Nothing here touches an image.
+The numbers are those of Real-ESRGAN's x4 training; OSEDiff uses the same. Nothing here touches an image. A
+set of parameters is plain data: `dataclasses.asdict` writes it down, :func:`parse_parameters` reads it back.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
 
-from torch import Tensor
-
-from rasr.data.kernels import KernelSpec, draw_blur_kernel, draw_sinc_kernel
+from rasr.data.kernels import Kernel, KernelSpec, draw_blur_kernel, draw_sinc_kernel
 from rasr.data.seeding import SampleRandom
+from rasr.errors import RasrError
+
+Parsed = TypeVar("Parsed")
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 RESIZE_DIRECTIONS = ("up", "down", "keep")
@@ -59,35 +63,110 @@ FINAL_SINC_PROB = 0.8
 
 @dataclass(frozen=True)
 class StageParameters:
-    """What one stage does to one sample; fields as in :class:`StageSpec`."""
+    """What one stage does to one sample."""
 
-    kernel: Tensor | None
+    kernel: Kernel | None
+    """None does not blur."""
     resize_factor: float
+    """Stage 1: of the image before it, stage 2: of the final LQ size."""
     resize_mode: str
+    """One of RESIZE_MODES."""
     is_gaussian: bool
+    """Gaussian noise; Poisson noise otherwise."""
     noise_level: float
+    """Standard deviation in 1/255 if Gaussian, else multiple of the Poisson noise; 0 adds none."""
     is_gray: bool
-    jpeg_quality: float
+    """The same noise in R, G and B."""
+    jpeg_quality: float | None
+    """In (0, 100]; None does not compress."""
+
+    def __post_init__(self) -> None:
+        _check_mode("resize_mode", self.resize_mode)
+        if self.resize_factor <= 0:
+            raise RasrError(f"resize_factor={self.resize_factor} is not above 0; give a positive number")
+        if self.noise_level < 0:
+            raise RasrError(f"noise_level={self.noise_level} is negative; give 0 or more")
+        if self.jpeg_quality is not None and not 0 < self.jpeg_quality <= 100:
+            raise RasrError(
+                f"jpeg_quality={self.jpeg_quality} is not in (0, 100]; give such a number, or null"
+            )
 
 
 @dataclass(frozen=True)
 class SampleParameters:
-    """Everything that is drawn for one sample, the noise fields apart."""
+    """Everything that happens to one sample, the values of the noise apart."""
 
-    stages: tuple[StageParameters, StageParameters]
+    is_sharpened: bool
+    """Whether the clean image is sharpened (USM) before it is degraded."""
+    first: StageParameters
+    second: StageParameters
     final_mode: str
-    final_kernel: Tensor | None
+    """How the image is brought to its final size, one of RESIZE_MODES."""
+    final_kernel: Kernel | None
+    """The filter after that."""
     is_jpeg_last: bool
+    """Whether the second JPEG comes after the final resize and filter, or before."""
+
+    def __post_init__(self) -> None:
+        _check_mode("final_mode", self.final_mode)
 
 
-def draw_parameters(rng: SampleRandom) -> SampleParameters:
+def draw_parameters(rng: SampleRandom, *, is_sharpened: bool) -> SampleParameters:
     """Draw what happens to one sample."""
     return SampleParameters(
-        stages=(_draw_stage(STAGES[0], rng), _draw_stage(STAGES[1], rng)),
+        is_sharpened=is_sharpened,
+        first=_draw_stage(STAGES[0], rng),
+        second=_draw_stage(STAGES[1], rng),
         final_mode=rng.choice(RESIZE_MODES),
         final_kernel=draw_sinc_kernel(rng) if rng.chance(FINAL_SINC_PROB) else None,
         is_jpeg_last=rng.chance(0.5),
     )
+
+
+def parse_parameters(given: Mapping[str, Any]) -> SampleParameters:
+    """Read a set of parameters from nested mappings, as `dataclasses.asdict` and the YAML files hold it.
+
+    Raises:
+        RasrError: a key is missing or unknown, or a value is out of its range; the message says which.
+    """
+    parsed = dict(given)
+    for name in ("first", "second"):
+        if name in parsed:
+            parsed[name] = _parse_stage(parsed[name], name)
+    if parsed.get("final_kernel") is not None:
+        parsed["final_kernel"] = _build(Kernel, parsed["final_kernel"], "final_kernel")
+    return _build(SampleParameters, parsed, "parameters")
+
+
+def _parse_stage(given: Mapping[str, Any], place: str) -> StageParameters:
+    parsed = dict(given) if isinstance(given, Mapping) else given
+    if isinstance(parsed, dict) and parsed.get("kernel") is not None:
+        parsed["kernel"] = _build(Kernel, parsed["kernel"], f"{place}.kernel")
+    return _build(StageParameters, parsed, place)
+
+
+def _build(cls: type[Parsed], given: Mapping[str, Any], place: str) -> Parsed:
+    known = {field.name: field.default is MISSING for field in fields(cls)}
+    if not isinstance(given, Mapping):
+        raise RasrError(f"degradation {place}={given} is not a mapping; give the keys {', '.join(known)}")
+    unknown = [name for name in given if name not in known]
+    missing = [name for name, is_required in known.items() if is_required and name not in given]
+    if unknown or missing:
+        found = f"unknown key {unknown[0]}" if unknown else f"missing key {missing[0]}"
+        raise RasrError(f"degradation {place}: {found}; the keys are {', '.join(known)}")
+    try:
+        return cls(**given)
+    except RasrError as error:
+        raise RasrError(f"degradation {place}: {error}") from error
+    except TypeError as error:
+        raise RasrError(
+            f"degradation {place}: a value is of a wrong type ({error}); give a number"
+        ) from error
+
+
+def _check_mode(name: str, mode: str) -> None:
+    if mode not in RESIZE_MODES:
+        raise RasrError(f"{name}={mode} is unknown; use one of {', '.join(RESIZE_MODES)}")
 
 
 def _draw_stage(spec: StageSpec, rng: SampleRandom) -> StageParameters:
