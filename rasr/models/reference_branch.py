@@ -183,7 +183,5 @@ def lora_targets(net: ControlNetModel, ends: Sequence[str] | None = None) -> lis
     for end in ends:
         if not any(name.endswith(f".{end}") for name in names):
             known = ", ".join(sorted({name.split(".")[-1] for name in names if not name[-1].isdigit()}))
-            raise RasrError(
-                f"lora_layers names {end!r}, which no layer's name ends with; give some of {known}"
-            )
+            raise RasrError(f"lora_layers: no layer's name ends with {end!r}; give some of {known}")
     return [name for name in names if any(name.endswith(f".{end}") for end in ends)]
