@@ -344,3 +344,11 @@ def test_gan_weight_without_a_discriminator_is_named(folder):
 def test_gradient_norms_can_be_left_out(folder):
     assert train(folder, "quiet", "module.grad_norm_every=0", "trainer.log_every_n_steps=1").returncode == 0
     assert not any("grad_norm" in name for name in metrics(folder / "quiet")[0])
+
+
+def test_wandb_gets_numbers_and_pictures(folder):
+    """Offline: the run lies on disk until `wandb sync`."""
+    done = train(folder, "wandb", "logger=wandb", "trainer.log_every_n_steps=1")
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder / "wandb" / "wandb").glob("offline-run-*")
+    assert list((run / "files" / "media" / "images" / "val").glob("panel_*.png"))
