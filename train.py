@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from rasr.cli import entry_point
-from rasr.data import RASRDataModule
+from rasr.data.datamodule import RASRDataModule
 from rasr.errors import RasrError
 from rasr.models import save_weights
 from rasr.models.lora import cast_frozen

@@ -16,10 +16,11 @@ What happens to each kind of file:
 """
 
 import hashlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,33 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         ImageReadError: missing, a directory, empty, damaged, too large or not an image.
     """
+    return to_tensor(read_pixels(path))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Read an image as it is decoded, for callers that need only a part of it as floats.
+
+    Returns:
+        (H, W, 3), RGB: uint8 levels of an image with 8 bits and no alpha; else float32 in [0, 1].
+
+    Raises:
+        ImageReadError: as :func:`read_image`.
+    """
     path = Path(path)
     _check_file(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            rgb = _to_rgb(_upright(image))
-    except Exception as error:  # Pillow's decoders raise nearly any type on damaged data
-        raise ImageReadError(f"{path}: {_explain(error)}") from error
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))
+    return _decode(path, str(path))
+
+
+def decode_pixels(data: bytes, name: str) -> np.ndarray:
+    """Decode the bytes of an image file as :func:`read_pixels` does; `name` stands in for its path."""
+    return _decode(io.BytesIO(data), name)
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """Return (3, H, W) float32 in [0, 1] for what :func:`read_pixels` gives, or for a part of it."""
+    scale = np.float32(255 if pixels.dtype == np.uint8 else 1)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return torch.from_numpy(planes.astype(np.float32) / scale)
 
 
 def write_png(image: Tensor, path: str | Path) -> None:
@@ -132,6 +151,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
+    try:
+        with Image.open(source) as image:
+            image.load()
+            return _to_rgb(_upright(image))
+    except Exception as error:  # Pillow's decoders raise nearly any type on damaged data
+        raise ImageReadError(f"{name}: {_explain(error)}") from error
+
+
 class _Unsupported(Exception):
     """Pixel values with no clear place in [0, 1]; the text says the mend."""
 
@@ -159,14 +187,14 @@ def _explain(error: Exception) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels: keep them as they lie
-        return image
+    # In place: else Pillow copies the whole image where there is nothing to turn.
+    with suppress(Exception):  # a broken EXIF block says nothing about the pixels: keep them as they lie
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Return (H, W, 3) in [0, 1] for an image of any mode."""
+    """Return (H, W, 3) for an image of any mode: uint8, or float32 in [0, 1]; see `read_pixels`."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_gray_to_rgb(image)
     if image.mode == "LAB":
@@ -175,7 +203,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "La":  # premultiplied gray converts to nothing but LA
         image = image.convert("LA")
     if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
     alpha = rgba[..., 3:]
     return rgba[..., :3] * alpha + (1 - alpha)

@@ -1,6 +1,5 @@
 """Data: manifests, data sets, the resumable order of the samples, and the degradation."""
 
-from rasr.data.datamodule import RASRDataModule
 from rasr.data.dataset import ReferenceDataset
 from rasr.data.degradation import RealESRGANDegradation
 from rasr.data.manifest import Row, read_rows, write_manifest
@@ -8,7 +7,6 @@ from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
 from rasr.data.seeding import sample_seed
 
 __all__ = [
-    "RASRDataModule",
     "RealESRGANDegradation",
     "ReferenceDataset",
     "ResumableDataLoader",

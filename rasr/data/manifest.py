@@ -1,19 +1,20 @@
-"""The list of a data set's images: a CSV manifest, or a plain folder.
+"""The list of a data set's images: a CSV or Parquet manifest, or a plain folder.
 
-Columns of a manifest, with a header line: `image`, `split`, `category`, `prompt`, `references`. Only
-`image` must be there. Paths are relative to the manifest's folder; several references are separated by `;`.
-Writing and reading need nothing but the standard library; no image is opened here.
+Columns of a manifest: `image`, `split`, `category`, `prompt`, `references`, `lq`. Every row has an `image`
+(the ground truth) or, where there is none, an `lq` (a photo to restore). Paths are relative to the
+manifest's folder. In CSV, with a header line, several references are separated by `;`; in Parquet they are a
+list of texts. Writing and reading CSV needs the standard library alone; no image is opened here.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, list_images, read_sidecar
 
-COLUMNS = ("image", "split", "category", "prompt", "references")
+COLUMNS = ("image", "split", "category", "prompt", "references", "lq")
 SEPARATOR = ";"
 
 
@@ -22,23 +23,38 @@ class Row:
     """One image of a data set."""
 
     image: str
-    """As written in the manifest; it also is the sample's id, hence the same on every machine."""
+    """The ground truth, as written in the manifest; "" in a set that has none."""
     split: str = ""
     category: str = ""
     prompt: str = ""
     references: tuple[str, ...] = ()
-    number: int = 0
-    """Line in the manifest, for messages; 0 if the row was not read from one."""
+    lq: str = ""
+    """A given low-quality image, for the test loader; training and validation degrade `image` themselves."""
+    place: str = ""
+    """Where it was read, for messages ("line 7", "row 3"); "" if it was not read from a manifest."""
     root: Path = Path()
-    """What `image` and `references` are relative to."""
+    """What `image`, `references` and `lq` are relative to."""
+
+    @property
+    def id(self) -> str:
+        """Name of the sample, the same on every machine."""
+        return self.image or self.lq
 
     @property
     def image_path(self) -> Path:
         return self.root / self.image
 
     @property
+    def lq_path(self) -> Path:
+        return self.root / self.lq
+
+    @property
     def reference_paths(self) -> tuple[Path, ...]:
         return tuple(self.root / reference for reference in self.references)
+
+    def describe(self, path: Path, kind: str = "") -> str:
+        """Say which file of the row a message is about: "line 7, reference photos/a.png"."""
+        return ", ".join(part for part in (self.place, f"{kind} {path}".strip()) if part)
 
 
 def read_rows(source: str | Path, split: str | None = None) -> list[Row]:
@@ -49,7 +65,7 @@ def read_rows(source: str | Path, split: str | None = None) -> list[Row]:
     any split.
 
     Args:
-        source: a `.csv` file or a folder.
+        source: a `.csv` or `.parquet` file or a folder.
         split: keep only the rows of this split; None keeps all.
     """
     source = Path(source)
@@ -66,56 +82,99 @@ def read_rows(source: str | Path, split: str | None = None) -> list[Row]:
 
 
 def read_manifest(path: str | Path) -> list[Row]:
-    """Read every row of a CSV manifest."""
+    """Read every row of a CSV or Parquet manifest."""
     path = Path(path)
     if not path.is_file():
         raise RasrError(f"{path}: no such manifest or folder; check the path, or run the set's prepare.py")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_header(path, reader.fieldnames or [])
-            rows = [_parse(path, reader.line_num, record) for record in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RasrError(f"{path}: not a CSV file in UTF-8 ({error}); export it again") from error
+    read = _read_parquet if path.suffix == ".parquet" else _read_csv
+    rows = [_parse(path, place, record) for place, record in read(path)]
     if not rows:
         raise RasrError(f"{path}: the manifest has no rows; list at least one image")
     return rows
 
 
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write rows to a CSV manifest; it appears only when it is complete."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Write rows to a manifest, Parquet if it is so called, else CSV; it appears only when it is complete."""
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            _write_parquet(temporary, list(rows))
+        else:
+            _write_csv(temporary, rows)
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in rows:
+            if clash := next((text for text in row.references if SEPARATOR in text), None):
+                raise RasrError(f"{clash}: {SEPARATOR!r} in its name separates references; rename the file")
             references = SEPARATOR.join(row.references)
-            writer.writerow((row.image, row.split, row.category, row.prompt, references))
+            writer.writerow((row.image, row.split, row.category, row.prompt, references, row.lq))
+
+
+def _write_parquet(path: Path, rows: list[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = {name: [getattr(row, name) for row in rows] for name in COLUMNS if name != "references"}
+    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    columns["references"] = pa.array([row.references for row in rows], pa.list_(pa.string()))
+    pq.write_table(pa.table({name: columns[name] for name in COLUMNS}), path)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, dict]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            _check_header(path, reader.fieldnames or [])
+            for record in reader:
+                if None in record:
+                    raise RasrError(
+                        f"{path}, line {reader.line_num}: more fields than columns; "
+                        "quote fields that hold a comma"
+                    )
+                references = (record.get("references") or "").split(SEPARATOR)
+                yield f"line {reader.line_num}", {**record, "references": references}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RasrError(f"{path}: not a CSV file in UTF-8 ({error}); export it again") from error
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, dict]]:
+    table = read_parquet_table(path)
+    _check_header(path, table.column_names)
+    for number, record in enumerate(table.to_pylist(), start=1):
+        yield f"row {number}", record
+
+
+def read_parquet_table(path: Path):
+    """Read a Parquet file as a pyarrow table; a damaged one is a RasrError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RasrError(f"{path}: not a Parquet file ({reason}); export it again") from error
 
 
 def _check_header(path: Path, header: Iterable[str]) -> None:
+    names = ",".join(COLUMNS)
     unknown = sorted(set(header) - set(COLUMNS))
-    if "image" not in header:
-        raise RasrError(f"{path}: no column 'image'; name the columns in the first line: {','.join(COLUMNS)}")
+    if "image" not in header and "lq" not in header:
+        raise RasrError(f"{path}: no column 'image' (nor 'lq'); name the columns of: {names}")
     if unknown:
-        raise RasrError(f"{path}: unknown column {unknown[0]!r}; the columns are {','.join(COLUMNS)}")
+        raise RasrError(f"{path}: unknown column {unknown[0]!r}; the columns are {names}")
 
 
-def _parse(path: Path, number: int, record: dict[str | None, str | None]) -> Row:
-    if None in record:
-        raise RasrError(f"{path}, line {number}: more fields than columns; quote fields that hold a comma")
-    image = (record["image"] or "").strip()
-    if not image:
-        raise RasrError(f"{path}, line {number}: the image is missing; fill the column or delete the line")
-    references = (record.get("references") or "").split(SEPARATOR)
-    return Row(
-        image=image,
-        split=(record.get("split") or "").strip(),
-        category=(record.get("category") or "").strip(),
-        prompt=(record.get("prompt") or "").strip(),
-        references=tuple(reference.strip() for reference in references if reference.strip()),
-        number=number,
-        root=path.parent,
-    )
+def _parse(path: Path, place: str, record: dict) -> Row:
+    texts = {name: (record.get(name) or "").strip() for name in COLUMNS if name != "references"}
+    if not texts["image"] and not texts["lq"]:
+        raise RasrError(f"{path}, {place}: the image is missing; fill the column or delete the row")
+    references = tuple(text.strip() for text in record.get("references") or () if text.strip())
+    return Row(**texts, references=references, place=place, root=path.parent)
 
 
 def _row_of_file(path: Path, folder: Path, split: str) -> Row:

@@ -8,35 +8,40 @@ make different from what the sampler handed out. Lightning stores and restores t
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from rasr.data.seeding import sample_seed
+from rasr.data.mixing import MixedOrder
 from rasr.errors import RasrError
 
 
 class ResumableDistributedSampler(DistributedSampler[tuple[int, int]]):
-    """Yield (epoch, index) pairs: this rank's share of a permutation that depends on seed and epoch alone.
+    """Yield (epoch, index) pairs: this rank's share of an order that depends on seed and epoch alone.
 
     Within an epoch no index comes twice and none is lost, with one exception: if `n` is not divisible by
-    `world_size`, the first indexes of the permutation come again at its end, so that every rank has the
-    same number of samples (with fewer, the others would wait for ever).
+    `world_size`, the first indexes of the order come again at its end, so that every rank has the
+    same number of samples (with fewer, the others would wait for ever). Of several sets mixed by weight
+    (`n` is a :class:`rasr.data.mixing.MixedOrder`) the same holds for every pass over a set, and the pairs
+    name the pass in place of the epoch.
 
     It is a `DistributedSampler` so that Lightning does not put one of its own in its place.
     """
 
-    def __init__(self, n: int, *, world_size: int = 1, rank: int = 0, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self, n: int | MixedOrder, *, world_size: int = 1, rank: int = 0, shuffle: bool, seed: int
+    ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
-        super().__init__(range(n), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
-        self.n = n
+        self.order = n if isinstance(n, MixedOrder) else MixedOrder([n])
+        super().__init__(
+            range(len(self.order)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed
+        )
         self.consumed = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, first = self.epoch, self.consumed
-        for position, index in enumerate(self._order(epoch)[first:], start=first + 1):
+        first = self.consumed
+        for position, pair in enumerate(self._share(self.epoch)[first:], start=first + 1):
             self.consumed = position
-            yield epoch, index
+            yield pair
         self.consumed = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -44,21 +49,23 @@ class ResumableDistributedSampler(DistributedSampler[tuple[int, int]]):
         if epoch != self.epoch:
             self.epoch, self.consumed = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the position: the epoch and how many samples of it each rank has consumed."""
         return {
             "epoch": self.epoch,
             "consumed": self.consumed,
-            "n": self.n,
+            "sizes": self.order.sizes,
+            "counts": self.order.counts,
             "world_size": self.num_replicas,
             "seed": self.seed,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position; it must come from the same data, seed and number of ranks."""
         present = self.state_dict()
         for key, mend in (
-            ("n", "train on the same data"),
+            ("sizes", "train on the same data"),
+            ("counts", "mix with the same weights"),
             ("world_size", "use the same number of processes"),
             ("seed", "use the same seed"),
         ):
@@ -69,13 +76,10 @@ class ResumableDistributedSampler(DistributedSampler[tuple[int, int]]):
                 )
         self.epoch, self.consumed = state["epoch"], state["consumed"]
 
-    def _order(self, epoch: int) -> list[int]:
-        """Return this rank's indexes in the order of an epoch."""
-        order = list(range(self.n))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, "order"))
-            order = torch.randperm(self.n, generator=generator).tolist()
-        padded = (order * -(-self.total_size // max(1, self.n)))[: self.total_size]
+    def _share(self, epoch: int) -> list[tuple[int, int]]:
+        """Return this rank's pairs in the order of an epoch."""
+        order = self.order.draw(epoch, seed=self.seed, shuffle=self.shuffle)
+        padded = (order * -(-self.total_size // max(1, len(order))))[: self.total_size]
         return padded[self.rank :: self.num_replicas]
 
 
@@ -89,7 +93,7 @@ class ResumableDataLoader(DataLoader):
 
     _start = 0  # samples that the running iteration skipped, and
     _batches = 0  # batches that it handed out
-    _resume: dict[str, int] | None = None
+    _resume: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         self._batches = 0
@@ -98,7 +102,7 @@ class ResumableDataLoader(DataLoader):
             self._batches += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch that was handed out."""
         if self._resume is not None:
             return dict(self._resume)
@@ -107,7 +111,7 @@ class ResumableDataLoader(DataLoader):
         consumed = min(self._start + self._batches * self.batch_size, len(self.sampler))
         return {**self.sampler.state_dict(), "consumed": consumed}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on from a position."""
         if state and isinstance(self.sampler, ResumableDistributedSampler):
             self.sampler.load_state_dict(state)

@@ -23,6 +23,8 @@ FREE_ON_RESUME = (
     "logger",
     "callbacks",
     "paths",
+    "data.num_workers",
+    "data.skipped",
 )
 
 

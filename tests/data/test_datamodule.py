@@ -1,11 +1,18 @@
+import csv
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from rasr.data import RASRDataModule, RealESRGANDegradation, Row, sample_seed, write_manifest
+from rasr.data import RealESRGANDegradation, Row, sample_seed, write_manifest
+from rasr.data.datamodule import RASRDataModule
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture
@@ -25,7 +32,8 @@ def settings(manifest, repository):
     """The shipped data=folder, with root values in place and the files of this test."""
     cfg = OmegaConf.load(repository / "conf/data/folder.yaml")
     cfg.update(train=str(manifest), val=str(manifest), num_workers=0, batch_size=2)
-    root = OmegaConf.create({"gt_size": 16, "seed": 5, "data": cfg})
+    paths = {"output_dir": str(manifest.parent / "run")}
+    root = OmegaConf.create({"gt_size": 16, "seed": 5, "paths": paths, "data": cfg})
     return lambda **changes: OmegaConf.merge(root, {"data": changes}).data
 
 
@@ -73,6 +81,133 @@ def test_every_key_changes_what_is_loaded(settings):
         changed = first(**change)[0]
         assert any(not torch.equal(changed[name][1], base_train[name][1]) for name in changed)
         assert all(changed[name][0] == base_train[name][0] for name in changed)
+
+
+def test_two_crops_and_their_overlap_are_keys(settings):
+    def refs(**changes):
+        (batch,) = build(settings(batch_size=6, two_crops=True, **changes)).train_dataloader()
+        return batch["ref"]
+
+    assert refs().shape == (6, 3, 16, 16)
+    assert torch.equal(refs(), refs()) and not torch.equal(refs(), refs(max_overlap=1.0))
+    assert "ref" not in next(iter(build(settings()).train_dataloader()))
+    assert build(settings(two_crops=True)).val_set.has_references
+
+
+def test_neighbours_are_read(settings, manifest):
+    images = [
+        f"{split}/{index}.png" for split, count in (("train", 6), ("test", 3)) for index in range(count)
+    ]
+    columns = {"image": images, "rank": [0] * 9, "reference": ["other/0.png"] * 9, "score": [1.0] * 9}
+    pq.write_table(pa.table(columns), manifest.parent / "n.parquet")
+    module = build(settings(neighbours=str(manifest.parent / "n.parquet")))
+    batch = next(iter(module.train_dataloader()))
+    assert batch["ref"].shape == (2, 3, 16, 16) and module.val_set.has_references
+
+
+def test_several_sets_mix_by_weight(settings, manifest):
+    train = [
+        {"path": str(manifest), "weight": 1},
+        {"path": str(manifest.parent / "other"), "weight": 2, "two_crops": False},
+    ]
+    module = build(settings(train=train, val=train[:1] * 2))
+    epochs = []
+    loader = module.train_dataloader()
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        epochs.append(
+            [
+                (name, seed)
+                for batch in loader
+                for name, seed in zip(batch["sample_id"], batch["seed"].tolist(), strict=True)
+            ]
+        )
+    assert [sum("/" in name for name, _ in epoch) for epoch in epochs] == [6, 6]
+    assert len(epochs[0]) == 18
+    assert len(set(epochs[0] + epochs[1])) == 36  # whatever comes again is degraded anew
+    assert len(module.val_dataloader()) == 3
+
+
+def test_test_images_come_whole_one_by_one(settings, manifest):
+    module = instantiate(settings(test=str(manifest)))
+    module.setup("test")
+    batches = list(module.test_dataloader())
+    assert [batch["sample_id"] for batch in batches] == [[f"test/{index}.png"] for index in range(3)]
+    assert batches[0]["gt"].shape == (1, 3, 20, 28)
+    module = instantiate(settings(test=str(manifest), test_split="other"))
+    module.setup("predict")
+    assert next(iter(module.predict_dataloader()))["sample_id"] == ["other/0.png"]
+    assert build(settings()).test_dataloader() == []
+
+
+def test_a_set_for_testing_alone_does_not_train(settings):
+    module = instantiate(settings(train=None))
+    with pytest.raises(RasrError, match=r"data\.train is null"):
+        module.setup("fit")
+
+
+class Reader(pl.LightningModule):
+    """Trains nothing and keeps the samples' names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.read = []
+
+    def training_step(self, batch, batch_idx):
+        self.read.append(list(batch["sample_id"]))
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(cfg, workers):
+    module = Reader()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    data = instantiate(cfg)
+    data.setup("fit")
+    (data.train_set.rows[1].image_path).write_bytes(b"gone bad since the check")
+    trainer.fit(module, data)
+    return module.read
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_past_a_file_that_went_bad_and_leaves_a_record(settings, manifest, workers, caplog):
+    cfg = settings(num_workers=workers, val=None)
+    read = fit(cfg, workers)
+    names = [name for batch in read for name in batch]
+    assert len(names) == 12 and "train/1.png" not in names and names.count("train/2.png") == 4
+    with open(cfg.skipped, newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["epoch", "replaced_by", "skipped"]
+    assert [line[:2] for line in lines] == [["0", "train/2.png"], ["1", "train/2.png"]]
+    assert all(f"line 3, {manifest.parent}/train/1.png: not an image" in line[2] for line in lines)
+    assert sum("sample skipped" in message for message in caplog.messages) == 1
+
+
+def test_the_record_can_be_left_out(settings, manifest):
+    assert len(fit(settings(skipped=None, val=None), 0)) == 6
+    assert not (manifest.parent / "run").exists()
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (REPOSITORY / "conf/data").glob("*.yaml")))
+def test_every_shipped_data_set_builds(compose, option, tmp_path):
+    overrides = [
+        f"data={option}",
+        f"paths.data_dir={tmp_path}",
+        "paths.output_dir=here",
+        *(["data.train=x.csv"] if option == "folder" else []),
+    ]
+    cfg = compose(overrides)
+    module = instantiate(cfg.data)
+    assert isinstance(module, RASRDataModule)
+    wanted = "test" if cfg.data.train is None else "fit"
+    with pytest.raises(RasrError, match="no such manifest or folder"):
+        module.setup(wanted)
 
 
 def test_validation_is_the_same_in_every_epoch_and_training_is_not(settings):

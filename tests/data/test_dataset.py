@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import Image
 
 from rasr.data import (
     ReferenceDataset,
@@ -9,6 +10,7 @@ from rasr.data import (
     sample_seed,
     write_manifest,
 )
+from rasr.data.file_check import find_fault
 from rasr.errors import RasrError
 from rasr.image_io import write_png
 
@@ -44,7 +46,7 @@ def build(source, **settings):
 
 def test_a_sample_holds_what_the_trainer_needs(manifest):
     sample = build(manifest)[0, 2]
-    assert set(sample) == {"gt", "ref", "prompt", "sample_id", "seed"}
+    assert set(sample) == {"gt", "ref", "prompt", "sample_id", "seed", "skipped"}
     assert sample["gt"].shape == sample["ref"].shape == (3, SIZE, SIZE)
     assert sample["gt"].dtype == torch.float32 and sample["gt"].is_contiguous()
     assert (sample["prompt"], sample["sample_id"]) == ("photo 2", "train/2.png")
@@ -162,11 +164,106 @@ def test_a_long_list_of_bad_files_is_cut_short(manifest):
         build(manifest)
 
 
-def test_damage_behind_the_header_names_the_file(manifest):
+def test_a_file_cut_short_is_found_before_training(manifest):
     path = manifest.parent / "train/1.png"
     path.write_bytes(path.read_bytes()[:80])
-    with pytest.raises(RasrError, match=r"train/1\.png"):
-        build(manifest)[0, 1]
+    with pytest.raises(RasrError, match=r"1 of 6 image files.*line 3, \S*train/1\.png: cannot be decoded"):
+        build(manifest)
+
+
+@pytest.mark.parametrize(
+    ("extension", "is_found"), [("jpg", True), ("png", True), ("webp", True), ("bmp", False)]
+)
+def test_the_quick_look_at_each_format(tmp_path, extension, is_found):
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / f"a.{extension}")
+    assert find_fault(tmp_path / f"a.{extension}", 64) is None
+    data = (tmp_path / f"a.{extension}").read_bytes()
+    (tmp_path / f"b.{extension}").write_bytes(data + bytes(20))  # what some cameras leave
+    assert find_fault(tmp_path / f"b.{extension}", 64) is None
+    (tmp_path / f"c.{extension}").write_bytes(data[: len(data) * 2 // 3])
+    assert (find_fault(tmp_path / f"c.{extension}", 64) is not None) == is_found
+
+
+def damage(path):
+    """Overwrites the middle of a file, which a look at both ends does not show."""
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(len(data) - 80) + data[-20:])
+
+
+def test_a_damaged_image_is_replaced_by_the_next_with_a_record(manifest):
+    dataset, sound = build(manifest), build(manifest)
+    expected = [sound[3, index] for index in range(4)]
+    damage(manifest.parent / "train/1.png")
+    samples = [dataset[3, index] for index in range(4)]
+    for index in (0, 2, 3):
+        assert torch.equal(samples[index]["gt"], expected[index]["gt"]) and samples[index]["skipped"] == ""
+    stand_in = samples[1]
+    assert stand_in["sample_id"] == "train/2.png"
+    assert f"{manifest}: line 3, {manifest.parent}/train/1.png: cannot be decoded" in stand_in["skipped"]
+    assert stand_in["seed"] != samples[2]["seed"] and not torch.equal(stand_in["gt"], samples[2]["gt"])
+    again = build(manifest)[3, 1]  # the same after a resume, and another crop in another epoch
+    assert again["seed"] == stand_in["seed"] and torch.equal(again["gt"], stand_in["gt"])
+    assert dataset[4, 1]["seed"] != stand_in["seed"]
+
+
+def test_a_damaged_or_lost_reference_names_row_and_path(manifest):
+    dataset = build(manifest)
+    damage(manifest.parent / "db/10.png")
+    (manifest.parent / "db/11.png").unlink()
+    with pytest.raises(RasrError, match=r"4 samples in a row cannot be read; check the storage"):
+        dataset[0, 0]
+    rows = [Row(f"train/{i}.png", "train", references=(f"train/{(i + 1) % 4}.png",)) for i in range(4)]
+    write_manifest(manifest, rows)
+    dataset = build(manifest)
+    (manifest.parent / "train/2.png").unlink()
+    assert f"line 3, reference {manifest.parent}/train/2.png: no such file" in dataset[0, 1]["skipped"]
+
+
+def test_the_last_sample_is_replaced_by_the_first(manifest):
+    dataset = build(manifest)
+    damage(manifest.parent / "train/3.png")
+    assert dataset[0, 3]["sample_id"] == "train/0.png"
+
+
+def overlap(first, second):
+    sides = [max(0, SIZE - abs(a - b)) for a, b in zip(first[:2], second[:2], strict=True)]
+    return sides[0] * sides[1] / SIZE**2
+
+
+@pytest.mark.parametrize("allowed", [0.25, 0.5, 1])
+def test_two_crops_of_one_image_overlap_as_little_as_asked(manifest, allowed):
+    write_manifest(manifest, [Row(f"train/{index}.png", "train") for index in range(4)])
+    dataset = build(manifest, two_crops=True, max_overlap=allowed, hflip=False)
+    assert dataset.has_references
+    samples = [dataset[epoch, 2] for epoch in range(200)]
+    places = [(place(sample["gt"]), place(sample["ref"])) for sample in samples]
+    assert {mark for pair in places for *_, mark in pair} == {2}
+    overlaps = [overlap(*pair) for pair in places]
+    # In 40x60 the farthest crop from the centre still shares 16x6 of 24x24.
+    assert sum(value > allowed for value in overlaps) <= (0 if allowed > 0.5 else 12)
+    assert max(overlaps) > 0.8 * allowed and min(overlaps) == 0
+
+
+def test_two_crops_at_validation_are_not_the_same_crop(manifest):
+    dataset = build(manifest, two_crops=True, random_crop=False, hflip=False, is_fixed=True)
+    sample = dataset[0, 0]
+    assert place(sample["gt"])[:2] == ((60 - SIZE) // 2, (40 - SIZE) // 2)
+    assert overlap(place(sample["gt"]), place(sample["ref"])) <= 0.5
+    assert torch.equal(dataset[5, 0]["ref"], sample["ref"])
+
+
+def test_two_crops_mirror_together(manifest):
+    dataset = build(manifest, two_crops=True)
+    for epoch in range(20):
+        sample = dataset[epoch, 0]
+        assert (sample["gt"][0, 0, 0] > sample["gt"][0, 0, -1]) == (
+            sample["ref"][0, 0, 0] > sample["ref"][0, 0, -1]
+        )
+
+
+def test_two_crops_need_neither_references_nor_their_files(manifest):
+    (manifest.parent / "db/10.png").unlink()
+    assert build(manifest, two_crops=True)[0, 0]["ref"].shape == (3, SIZE, SIZE)
 
 
 def test_rows_that_cannot_be_batched_or_told_apart_are_refused(manifest):
@@ -177,3 +274,11 @@ def test_rows_that_cannot_be_batched_or_told_apart_are_refused(manifest):
     write_manifest(manifest, [Row("train/0.png", "train"), Row("train/0.png", "train")])
     with pytest.raises(RasrError, match=r"lists train/0\.png twice"):
         build(manifest)
+    write_manifest(manifest, [Row("train/0.png", "train", references=("db/10.png", "train/0.png"))])
+    with pytest.raises(RasrError, match=r"line 2: train/0\.png is its own reference.*two_crops"):
+        build(manifest)
+    write_manifest(manifest, [Row("train/0.png", "train"), Row("", "train", lq="train/1.png")])
+    with pytest.raises(RasrError, match=r"1 of 2 rows .* have no ground truth, the first is train/1\.png"):
+        build(manifest)
+    with pytest.raises(RasrError, match=r"max_overlap=1\.5"):
+        build(manifest.parent / "train", max_overlap=1.5)

@@ -1,3 +1,8 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -26,7 +31,7 @@ def test_what_is_written_is_read(tmp_path):
     assert [(r.image, r.split, r.category, r.prompt, r.references) for r in read] == [
         (r.image, r.split, r.category, r.prompt, r.references) for r in rows
     ]
-    assert [row.number for row in read] == [2, 3]
+    assert [row.place for row in read] == ["line 2", "line 3"]
     assert read[0].image_path == tmp_path / "sub" / "train" / "ä, b.png"
     assert read[0].reference_paths == (tmp_path / "sub/database/1.png", tmp_path / "sub/../2.png")
 
@@ -84,3 +89,38 @@ def test_a_folder_stands_in_for_a_manifest(tmp_path):
 def test_a_manifest_without_splits_is_one_split(tmp_path):
     (tmp_path / "m.csv").write_text("image\na.png\nb.png\n")
     assert [row.image for row in read_rows(tmp_path / "m.csv", "train")] == ["a.png", "b.png"]
+
+
+ROWS = [
+    Row("train/ä, b.png", "train", "cat", 'a "cat"; asleep', ("database/1;2.png", "../2.png")),
+    Row("", "test", lq="photos/c.jpg"),
+]
+
+
+def test_parquet_holds_what_csv_holds_and_more(tmp_path):
+    write_manifest(tmp_path / "manifest.parquet", ROWS)
+    read = read_rows(tmp_path / "manifest.parquet")
+    assert [replace(row, place="", root=Path()) for row in read] == ROWS
+    assert [row.place for row in read] == ["row 1", "row 2"] and read[0].root == tmp_path
+    with pytest.raises(RasrError, match=r"1;2\.png: ';' in its name separates references"):
+        write_manifest(tmp_path / "manifest.csv", ROWS)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_mistakes_in_parquet_are_one_line(tmp_path):
+    path = tmp_path / "m.parquet"
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(RasrError, match=r"m\.parquet: not a Parquet file"):
+        read_rows(path)
+    pq.write_table(pa.table({"image": ["a.png"], "spilt": ["x"]}), path)
+    with pytest.raises(RasrError, match="unknown column 'spilt'"):
+        read_rows(path)
+    pq.write_table(pa.table({"image": ["a.png", None]}), path)
+    with pytest.raises(RasrError, match="row 2: the image is missing"):
+        read_rows(path)
+
+
+def test_a_photo_without_ground_truth_is_known_by_its_lq(write):
+    given, blind = read_rows(write("image,lq\na.png,low/a.png\n,low/b.png\n"))
+    assert (given.id, blind.id) == ("a.png", "low/b.png")
+    assert blind.lq_path == blind.root / "low/b.png"

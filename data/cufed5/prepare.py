@@ -1,0 +1,66 @@
+"""Prepare CUFED5: check the layout, write the manifest; images stay where they are.
+
+Expected: INPUT/NNN_0.png with the references NNN_1.png .. NNN_5.png, of falling similarity; 126 scenes, from
+000 to 125. Any image format is taken.
+"""
+
+import argparse
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from rasr.data.manifest import Row
+from rasr.data.preparation import (
+    RECORD,
+    Job,
+    Problems,
+    crop_image,
+    images_in,
+    map_jobs,
+    relative_to_manifest,
+    run_script,
+    usable_images,
+    write_set,
+)
+from rasr.errors import RasrError
+
+SCENES = 126
+REFERENCES = 5
+NAME = re.compile(r"(\d+)_(\d)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    run_script(parser, lambda args: prepare(args.input, args.output, args.workers), __file__)
+
+
+def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
+    """Write the manifest; return its rows."""
+    problems = Problems()
+    scenes: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in images_in(source):
+        if match := NAME.fullmatch(path.stem):
+            scenes[match[1]][int(match[2])] = path
+    if not scenes:
+        raise RasrError(f"{source}: no image named like 000_0.png; give the folder CUFED5 itself")
+    if len(scenes) < SCENES:
+        problems.add("scenes are missing", f"{len(scenes)} of {SCENES} are there")
+
+    jobs = [Job(path) for scene in scenes.values() for path in scene.values()]
+    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
+    usable = usable_images(jobs, results, problems)
+    rows = []
+    for name, scene in sorted(scenes.items()):
+        absent = [f"{name}_{level}" for level in range(REFERENCES + 1) if scene.get(level) not in usable]
+        for missing in absent:
+            problems.add("images of a scene are missing", missing)
+        references = [scene[level] for level in sorted(scene) if level and scene[level] in usable]
+        if scene.get(0) in usable and references:
+            paths = tuple(relative_to_manifest(path, output) for path in references)
+            rows.append(Row(relative_to_manifest(scene[0], output), "test", references=paths))
+    write_set(output, rows, problems)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

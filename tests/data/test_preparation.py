@@ -1,0 +1,237 @@
+"""The prepare.py of each data set, on small sets of the published layout."""
+
+import csv
+import hashlib
+
+import pytest
+import torch
+from PIL import Image
+
+from rasr.data import read_rows
+from rasr.data.preparation import Job, crop_image, map_jobs
+from rasr.image_io import read_image, write_png
+
+
+def make(folder, *names, size=(40, 60)):
+    for number, name in enumerate(names):
+        generator = torch.Generator().manual_seed(number)
+        write_png(torch.rand(3, *size, generator=generator), folder / name)
+
+
+@pytest.fixture
+def prepare(run_logged):
+    """Run the prepare.py of a set over a folder of originals; it writes to `out` beside them."""
+
+    def run(name, folder, *arguments):
+        return run_logged(
+            f"data/{name}/prepare.py",
+            *("--input", folder, "--output", folder.parent / "out", "--workers", "0", *arguments),
+        )
+
+    return run
+
+
+def problems(folder):
+    with (folder.parent / "out/problems.csv").open(newline="") as file:
+        return [tuple(row) for row in csv.reader(file)][1:]
+
+
+def snapshot(folder):
+    return {
+        path: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def originals(tmp_path):
+    """An empty folder; whatever a test puts there must come out unchanged."""
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def flickr(originals):
+    for category in ("owl", "fox"):
+        for split, count in (("train", 2), ("test", 1), ("reference", 3)):
+            make(originals, *(f"{category}/{split}/{index}.png" for index in range(count)))
+    return originals
+
+
+def test_rasr_flickr30_is_cut_listed_and_counted(prepare, flickr):
+    make(flickr, "owl/train/small.png", size=(31, 60))
+    (flickr / "fox/reference/1.png").write_bytes(b"\x89PNG damaged")
+    before = snapshot(flickr)
+    done = prepare("rasr_flickr30", flickr, "--crop", "32")
+    assert done.returncode == 0, done.stderr
+    assert snapshot(flickr) == before
+    output = flickr.parent / "out"
+    rows = read_rows(output / "manifest.csv")
+    assert [(row.split, row.category) for row in rows] == [
+        *[("train", "fox")] * 2, ("test", "fox"), *[("train", "owl")] * 2, ("test", "owl"),
+    ]  # fmt: skip
+    crop = read_image(rows[0].image_path)
+    assert torch.equal(crop, read_image(flickr / "fox/train/0.png")[:, 4:36, 14:46])
+    assert read_image(rows[2].image_path).shape == (3, 40, 60)  # test images stay whole
+    assert {p.relative_to(output).as_posix() for p in (output / "reference").rglob("*.png")} == {
+        f"reference/{name}.png" for name in ("fox/0", "fox/2", "owl/0", "owl/1", "owl/2")
+    }
+    kinds = [kind for kind, _ in problems(flickr)]
+    assert kinds.count("unreadable") == kinds.count("smaller than 32 pixels") == 1
+    assert "1 categories are missing: 2 of 30 are there" in done.stderr
+    assert "2 categories have fewer than 40 train images: fox (2); owl (3)" in done.stderr
+    assert "5 reference images" in done.stderr and f"assign={output}/manifest.csv" in done.stderr
+
+
+def test_a_second_run_reads_nothing_keeps_references_and_mends(prepare, flickr, monkeypatch):
+    assert prepare("rasr_flickr30", flickr, "--crop", "32").returncode == 0
+    output = flickr.parent / "out"
+    manifest = output / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("train,fox,,,", "train,fox,,reference/fox/0.png,"))
+    before = snapshot(output)
+    read = []
+    monkeypatch.setattr("rasr.data.preparation.read_pixels", lambda path: read.append(path) or 1 / 0)
+    assert prepare("rasr_flickr30", flickr, "--crop", "32").returncode == 0
+    assert snapshot(output) == before and read == []
+    assert read_rows(manifest)[0].references == ("reference/fox/0.png",)
+
+    monkeypatch.undo()
+    (output / "train/fox/0.png").unlink()
+    make(flickr, "owl/train/0.png", size=(50, 50))  # a changed original
+    (flickr / "owl/reference/2.png").unlink()  # and a removed one
+    assert prepare("rasr_flickr30", flickr, "--crop", "32").returncode == 0
+    after = snapshot(output)
+    changed = {
+        p.relative_to(output).as_posix()
+        for p in before.keys() | after.keys()
+        if before.get(p) != after.get(p)
+    }
+    assert {"train/owl/0.png", "train/fox/0.png", "reference/owl/2.png"} <= changed
+    assert not (output / "reference/owl/2.png").exists() and (output / "train/fox/1.png").exists()
+    assert after[output / "train/fox/0.png"][1] == before[output / "train/fox/0.png"][1]
+    assert "train/fox/1.png" not in changed
+
+
+def test_an_interrupted_run_goes_on(prepare, flickr, monkeypatch):
+    done_before = []
+
+    def stop_at_fifth(image, path):
+        if len(done_before) == 4:
+            raise KeyboardInterrupt
+        done_before.append(path)
+        write_png(image, path)
+
+    monkeypatch.setattr("rasr.data.preparation.write_png", stop_at_fifth)
+    done = prepare("rasr_flickr30", flickr, "--crop", "32")
+    assert done.returncode == 130 and done.stderr.endswith("run the same command again to go on\n")
+    stamps = {path: path.stat().st_mtime_ns for path in done_before}
+    monkeypatch.undo()
+    assert prepare("rasr_flickr30", flickr, "--crop", "32").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in done_before} == stamps
+    assert len(read_rows(flickr.parent / "out/manifest.csv")) == 6
+
+
+def test_several_processes_do_the_same(flickr, tmp_path):
+    jobs = [Job(path, tmp_path / f"{n}.png", 32) for n, path in enumerate(sorted(flickr.rglob("*.png")))]
+    results = map_jobs(crop_image, jobs, tmp_path / "r.json", workers=2, description="x")
+    assert results == [{"width": 60, "height": 40}] * 12
+    assert all(job.target.is_file() for job in jobs)
+
+
+def test_lsdir_lists_in_place_or_cuts(prepare, originals):
+    make(originals, "0001000/0000001.png", "0001000/0000002.png", size=(40, 90))
+    make(originals, "0002000/0000003.png", size=(20, 90))
+    done = prepare("lsdir", originals, "--min-side", "32")
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(originals.parent / "out/manifest.csv", "train")
+    assert [row.image for row in rows] == [f"../originals/0001000/000000{i}.png" for i in (1, 2)]
+    assert "84,988 of 84,991" in done.stderr and "1 smaller than 32 pixels" in done.stderr
+    assert prepare("lsdir", originals, "--min-side", "32", "--crop", "48").returncode == 0
+    row = read_rows(originals.parent / "out/manifest.csv", "train")[0]
+    assert row.image == "train/0001000/0000001.png"
+    assert torch.equal(read_image(row.image_path), read_image(originals / "0001000/0000001.png")[:, :, 21:69])
+
+
+def test_cufed5_gives_references_by_falling_similarity(prepare, originals):
+    names = [f"{scene}_{level}.png" for scene in ("000", "001") for level in range(6)]
+    make(originals, *names, "002_0.png", "readme.png")
+    (originals / "001_2.png").unlink()
+    done = prepare("cufed5", originals)
+    assert done.returncode == 0, done.stderr
+    first, second = read_rows(originals.parent / "out/manifest.csv", "test")
+    assert first.image.endswith("originals/000_0.png")
+    assert [path[-9:] for path in first.references] == [f"000_{level}.png" for level in range(1, 6)]
+    assert [path[-9:] for path in second.references] == [f"001_{level}.png" for level in (1, 3, 4, 5)]
+    missing = [what for kind, what in problems(originals) if kind == "images of a scene are missing"]
+    assert missing == ["001_2", *(f"002_{level}" for level in range(1, 6))]
+    assert "3 of 126 are there" in done.stderr
+
+
+def test_wr_sr_pairs_by_name(prepare, originals):
+    make(originals, "input/001.png", "input/002.png", "ref/001_ref.png")
+    done = prepare("wr_sr", originals)
+    assert done.returncode == 0, done.stderr
+    (row,) = read_rows(originals.parent / "out/manifest.csv", "test")
+    assert row.references[0].endswith("ref/001_ref.png")
+    assert problems(originals) == [
+        ("pairs are missing", "2 of 80 are there"), ("references are missing", "of 002.png"),
+    ]  # fmt: skip
+
+
+def test_realphoto60_has_no_ground_truth(prepare, originals):
+    make(originals, "a.png", "b.png")
+    (originals / "a.txt").write_text("a street")
+    assert prepare("realphoto60", originals, "--photos", "2").returncode == 0
+    rows = read_rows(originals.parent / "out/manifest.csv", "test")
+    assert [(row.image, row.lq[-5:], row.prompt) for row in rows] == [
+        ("", "a.png", "a street"),
+        ("", "b.png", ""),
+    ]
+    assert not (originals.parent / "out/problems.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["rasr_flickr30", "lsdir", "cufed5", "wr_sr", "realphoto60", "rasr_custom"])
+def test_mistakes_are_one_line(prepare, originals, name):
+    for arguments, message in (
+        ((), str(originals)),  # empty
+        (("--input", originals / "none"), "none: no such folder"),
+        (("--output", originals / "inside"), "lies inside the originals"),
+    ):
+        done = prepare(name, originals, *arguments)
+        assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+        assert message in done.stderr and done.stderr.count("\n") == 1
+    assert list(originals.iterdir()) == []
+
+
+def test_every_format_and_kind_is_cropped_as_it_is_read(originals, tmp_path):
+    Image.effect_noise((50, 40), 60).save(originals / "grey.jpg")
+    (result,) = map_jobs(
+        crop_image,
+        [Job(originals / "grey.jpg", tmp_path / "o.png", 32)],
+        tmp_path / "r",
+        workers=0,
+        description="x",
+    )
+    assert result == {"width": 50, "height": 40}
+    assert torch.equal(read_image(tmp_path / "o.png"), read_image(originals / "grey.jpg")[:, 4:36, 9:41])
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("name", "folder", "arguments", "count"),
+    [
+        ("cufed5", "refsr/sceaux_sets", (), 14),
+        ("lsdir", "photos/openimages_768", ("--min-side", "400", "--crop", "512"), 70),
+        ("realphoto60", "photos/real_lq", (), 67),
+    ],
+)
+def test_real_photographs_of_each_layout(shared_data, run_logged, tmp_path, name, folder, arguments, count):
+    arguments = ("--input", shared_data / folder, "--output", tmp_path, "--workers", "2", *arguments)
+    done = run_logged(f"data/{name}/prepare.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "manifest.csv")
+    assert len(rows) >= count
+    assert all((row.image_path if row.image else row.lq_path).is_file() for row in rows)
+    assert name != "cufed5" or all(len(row.references) == 5 for row in rows)
