@@ -59,7 +59,7 @@ def test_table_4_trains_with_each_loss(folder):
         "train.py",
         "experiment=table4",
         *("trainer=cpu", "trainer.max_steps=1", "trainer.accumulate_grad_batches=1", "logger=csv"),
-        *("trainer.log_every_n_steps=1", "gt_size=64", "data.batch_size=1", "data.num_workers=0"),
+        *("trainer.log_every_n_steps=1", "gt_size=64", "data=folder", "data.batch_size=1", "data.num_workers=0"),
         *("data.train=manifest.csv", "data.val=null", "model.backbone=backbone", "optim.warmup_steps=0"),
         *("loss.vgg_weights=vgg16.safetensors", f"discriminator.vit={SMALL_VIT}", "discriminator.blocks=[1]"),
         cwd=folder,
