@@ -1,7 +1,10 @@
-"""Build the reference index of an image database; `python index.py --help` tells more."""
+"""Build, check and use the reference index of an image database; `python index.py --help` tells more."""
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +12,22 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from rasr.cli import entry_point
 from rasr.errors import RasrError
-from rasr.image_io import content_hash, read_image
-from rasr.retrieval import ReferenceIndex, Retriever, build_index
+from rasr.retrieval import (
+    DatabaseImage,
+    ReferenceIndex,
+    Retriever,
+    build_index,
+    check_patches,
+    copy_index,
+    find_neighbours,
+    list_database,
+    verify_index,
+    write_neighbours,
+)
+from rasr.retrieval.ranks import Ranks, local_device
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -23,34 +36,141 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MANIFESTS = (".csv", ".parquet")
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="index")
 @entry_point
 def main(cfg: DictConfig) -> None:
+    if cfg.command not in COMMANDS:
+        raise RasrError(f"command={cfg.command} is unknown; give one of {', '.join(COMMANDS)}")
     if cfg.references < 1:
         raise RasrError(f"references={cfg.references}: must be at least 1")
+    needed, run = COMMANDS[cfg.command]
+    for key in needed:
+        if cfg[key] is None:
+            raise RasrError(f"missing key: {key}; add {key}=... to the command, see --help")
+    run(cfg)
+
+
+def build(cfg: DictConfig) -> None:
+    """Make the index or bring it up to date; then the references of a manifest, and the latents."""
     latents, vae = (None, None) if cfg.latents is None else open_latents(cfg)
-    encoder = instantiate(cfg.encoder)
-    report = build_index(cfg.database, cfg.index, encoder, batch_size=cfg.batch_size)
+    patches = None if cfg.patch_size is None else check_patches(cfg.patch_size, cfg.patch_overlap)
+    with all_ranks() as ranks:
+        device = {"device": local_device(cfg.encoder.device)} if "device" in cfg.encoder else {}
+        encoder = instantiate(cfg.encoder, **device)
+        report = build_index(
+            list_images_of(cfg.database, cfg.split) if ranks.rank == 0 else [],
+            cfg.index,
+            encoder,
+            engine=cfg.engine,
+            quantize=cfg.quantize,
+            patches=patches,
+            batch_size=cfg.batch_size,
+            ranks=ranks,
+        )
+        if ranks.rank > 0:
+            return
     logger.info(
         "%d embedded, %d known under another name or description, %d removed, %d passed over",
         *(report.embedded, report.reused, report.removed, len(report.bad)),
     )
     if cfg.assign is not None:
-        retriever = Retriever(ReferenceIndex.open(cfg.index), encoder)
-        assign_references(Path(cfg.assign), retriever, Path(cfg.database), cfg.references)
+        with Retriever(ReferenceIndex.open(cfg.index), encoder) as retriever:
+            assign_references(
+                Path(cfg.assign),
+                retriever,
+                cfg.references,
+                max_score=cfg.max_score,
+                batch_size=cfg.batch_size,
+            )
     logger.info(
         "%d entries in %d categories, %.1f seconds, %s",
         *(report.entries, report.categories, report.seconds, cfg.index),
     )
     if latents is not None:
         with ReferenceIndex.open(cfg.index) as index:
-            payloads = [index.payload(entry_id) for entry_id in index.ids]
-        stored = latents.store(((p.content_hash, Path(p.path)) for p in payloads), vae, cfg.batch_size)
+            files = [(payload.content_hash, Path(payload.path)) for _, payload in index.entries()]
+        stored = latents.store(files, vae, cfg.batch_size)
         logger.info("latents of %d images stored, %d known, %s", stored.stored, stored.known, cfg.latents)
     if report.bad:
         count = len(report.bad)
         raise RasrError(f"{count} passed over, the rest is indexed; mend or remove, first: {report.bad[0]}")
+
+
+def verify(cfg: DictConfig) -> None:
+    """Check counts, vectors, and the images on disk."""
+    with ReferenceIndex.open(cfg.index) as index:
+        report = verify_index(index, check_hashes=cfg.check_hashes)
+    logger.info("%d entries of %d images checked, %s", report.entries, report.images, cfg.index)
+    for problem in report.problems:
+        logger.error("%s", problem)
+    if report.problems:
+        count = len(report.problems)
+        raise RasrError(f"{count} problems, run index.py again to mend; first: {report.problems[0]}")
+
+
+def neighbours(cfg: DictConfig) -> None:
+    """Write the best references of many images to a Parquet file, which training reads."""
+    images = [image.path for image in list_images_of(cfg.input, cfg.split)]
+    with Retriever.open(cfg.index, device=cfg.device) as retriever:
+        rows = write_neighbours(
+            retriever,
+            images,
+            cfg.output,
+            cfg.references,
+            max_score=cfg.max_score,
+            batch_size=cfg.batch_size,
+        )
+    logger.info("%d references of %d images written to %s", rows, len(images), cfg.output)
+
+
+def copy(cfg: DictConfig) -> None:
+    """Copy the index to another engine or to a server; nothing is encoded again."""
+    with ReferenceIndex.open(cfg.index) as index:
+        count = copy_index(index, cfg.output, engine=cfg.engine, quantize=cfg.quantize)
+    logger.info("%d entries copied to %s", count, cfg.output)
+
+
+# Per command the keys that it cannot do without, besides `index`.
+COMMANDS = {
+    "build": (("database",), build),
+    "verify": ((), verify),
+    "neighbours": (("input", "output"), neighbours),
+    "copy": (("output",), copy),
+}
+
+
+def list_images_of(source: str, split: str | None) -> list[DatabaseImage]:
+    """The images of a folder or a manifest; an image's id is its path below the folder, or as listed."""
+    if Path(source).suffix not in MANIFESTS:
+        return list_database(source)
+    from rasr.data.manifest import read_rows  # brings Lightning: seconds
+
+    rows = [row for row in read_rows(source, split) if row.image]
+    return [DatabaseImage(row.image, row.image_path, row.category, row.prompt or None) for row in rows]
+
+
+def assign_references(
+    manifest: Path, retriever: Retriever, k: int, *, max_score: float | None = None, batch_size: int = 16
+) -> None:
+    """Fill the manifest's column `references` with the best k of each image, never the image itself."""
+    from rasr.data.manifest import read_manifest, write_manifest  # brings Lightning: seconds
+
+    rows = read_manifest(manifest)
+    images = [row.image_path for row in rows]
+    found = find_neighbours(retriever, images, k, max_score=max_score, batch_size=batch_size)
+    assigned = [
+        replace(row, references=tuple(relative_path(hit.path, manifest.parent) for hit in hits))
+        for row, (_, hits) in zip(rows, found, strict=True)
+    ]
+    write_manifest(manifest, assigned)
+    logger.info("references of %d images written to %s", len(rows), manifest)
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
@@ -64,25 +184,22 @@ def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
     return ReferenceLatents.create(cfg.latents, vae, cfg.latent_size), vae
 
 
-def assign_references(manifest: Path, retriever: Retriever, database: Path, k: int) -> None:
-    """Fill the manifest's column `references` with the best k of each image, never the image itself."""
-    from rasr.data.manifest import SEPARATOR, read_manifest, write_manifest  # brings Lightning: seconds
+@contextmanager
+def all_ranks() -> Iterator[Ranks]:
+    """The processes of torchrun, if it started this one."""
+    ranks = Ranks.of_environment()
+    try:
+        yield ranks
+    finally:
+        ranks.leave()
 
-    rows = []
-    for row in tqdm(read_manifest(manifest), desc="assigning", unit="image"):
-        own_id = Path(os.path.relpath(row.image_path, database)).as_posix()
-        own_hash = content_hash(row.image_path)
-        image = read_image(row.image_path)
-        hits = retriever.retrieve(image, k, exclude_ids=[own_id], exclude_hashes=[own_hash])
-        if len(hits) < k:
-            logger.warning("%s: only %d references in the index, not %d", row.image, len(hits), k)
-        paths = [Path(os.path.relpath(hit.path, manifest.parent)).as_posix() for hit in hits]
-        if clash := next((path for path in paths if SEPARATOR in path), None):
-            raise RasrError(f"{clash}: {SEPARATOR!r} in its name separates references; rename the file")
-        rows.append(replace(row, references=tuple(paths)))
-    write_manifest(manifest, rows)
-    logger.info("references of %d images written to %s", len(rows), manifest)
+
+def spell_out_command(arguments: list[str]) -> list[str]:
+    """Write `verify index=...` as Hydra knows it: `command=verify index=...`."""
+    first, *rest = arguments or [""]
+    return [f"command={first}", *rest] if first in COMMANDS else arguments
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = spell_out_command(sys.argv[1:])
     main()

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -13,18 +14,11 @@ from tqdm import tqdm
 
 from rasr.cli import entry_point
 from rasr.errors import RasrError
-from rasr.image_io import (
-    ImageReadError,
-    content_hash,
-    list_images,
-    read_image,
-    read_sidecar,
-    write_png,
-)
-from rasr.inference import ReferenceLatents, Restorer, ResultsLog, output_paths
-from rasr.models import load_rasr_net
+from rasr.image_io import ImageReadError, content_hash, list_images, read_image, write_png
+from rasr.inference import ResultsLog, output_paths
 from rasr.prompts import join_prompts
-from rasr.retrieval import Hit, Retriever
+from rasr.refir import Method, Reference, ReferenceFinder
+from rasr.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +37,26 @@ def main(cfg: DictConfig) -> None:
             f"output={cfg.output} lies inside input={cfg.input}, its PNGs would be restored next time"
         )
     outputs = output_paths(paths, root, Path(cfg.output))
-    read_reference = lru_cache(maxsize=1)(read_image)  # one reference for all photographs is read once
-    given = None if cfg.reference is None else given_reference(Path(cfg.reference))
-    if given is not None:
-        read_reference(given.path)
     extractor = instantiate(cfg.prompt)
     join_prompts("", "", cfg.prompt_from)  # a wrong value shows before the weights are loaded
-    latents = None if cfg.latents is None else ReferenceLatents.open(cfg.latents)
     retriever = None if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
-    net = load_rasr_net(cfg.weights, backbone=cfg.backbone, osediff_weights=cfg.osediff_weights)
-    if net.branch is None and (retriever is not None or given is not None):
-        raise RasrError(
-            f"weights={cfg.weights} is a backbone without a reference branch; leave out index= and "
-            "reference=, or give the weights of a trained branch"
-        )
-    if latents is not None:
-        if retriever is None and given is None:
-            raise RasrError(f"latents={cfg.latents} are of references; give index= or reference= too")
-        latents.check_vae(net.branch.vae)
-    restorer = Restorer(
-        net,
+    finder = ReferenceFinder(
+        cfg.reference_kind,
+        retriever=retriever,
+        given=cfg.reference,
+        category=cfg.category,
+        k=cfg.references,
+        temperature=cfg.temperature,
+        max_score=cfg.max_score,
+        scale=cfg.scale,
+    )
+    fallback = instantiate(cfg.fallback)
+    method = instantiate(cfg.method)(
+        cfg.weights,
+        backbone=cfg.backbone,
+        osediff_weights=cfg.osediff_weights,
+        latents=cfg.latents,
+        references=0 if finder.is_empty and not fallback.makes_references else cfg.references,
         scale=cfg.scale,
         conditioning_scale=cfg.conditioning_scale,
         color_fix=cfg.color_fix,
@@ -81,21 +75,24 @@ def main(cfg: DictConfig) -> None:
                 if results.is_done(target, own_hash):
                     continue
                 lq = read_image(path)
-                hit = given if retriever is None else retrieve(retriever, lq, own_hash, cfg.category)
-                z_ref = None if latents is None or hit is None else latents.get(hit.content_hash)
-                ref = None if hit is None or z_ref is not None else read_reference(hit.path)
+                lq_prompt = extractor.extract(path)
+                found = finder.find(lq, path)
+                is_kept = any(method.is_kept(reference) for reference in found)
+                restore = partial(restore_with, method, lq, lq_prompt, cfg.prompt_from)
+                sr, used = fallback(restore, lq, found)
             except ImageReadError as error:
                 logger.error("%s", error)
                 bad.append(str(path))
                 continue
-            ref_prompt = "" if hit is None else hit.prompt
-            prompt = join_prompts(extractor.extract(path), ref_prompt, cfg.prompt_from)
-            write_png(restorer.restore(lq, ref, ref_latents=z_ref, prompt=prompt), target)
-            record = {"input": str(path), "output": str(target), "content_hash": own_hash, "prompt": prompt}
-            record["reference"] = None if hit is None else hit.id
-            record["latents"] = z_ref is not None
+            write_png(sr, target)
+            record = {"input": str(path), "output": str(target), "content_hash": own_hash}
+            record["prompt"] = prompt_with(lq_prompt, used, cfg.prompt_from)
+            record["reference"] = used[0].id if used else None
+            record[method.kept] = is_kept
             if retriever is not None:
-                record["score"] = None if hit is None else round(hit.score, 6)
+                record["score"] = round(used[0].score, 6) if used and used[0].score is not None else None
+            if len(used) > 1:
+                record["references"] = {reference.id: round(reference.weight, 6) for reference in used}
             record["seconds"] = round(time.perf_counter() - start, 4)
             results.add(record)
     logger.info("%d images restored into %s", len(paths) - len(bad), cfg.output)
@@ -105,15 +102,16 @@ def main(cfg: DictConfig) -> None:
         )
 
 
-def given_reference(path: Path) -> Hit:
-    """The user's own reference in the form of one that was found."""
-    return Hit(str(path), 1.0, path, "", read_sidecar(path), content_hash(path))
+def restore_with(
+    method: Method, lq: Tensor, lq_prompt: str, prompt_from: str, references: Sequence[Reference]
+) -> Tensor:
+    """The restoration of a photograph with any number of references, and their text."""
+    return method.restore(lq, references, prompt=prompt_with(lq_prompt, references, prompt_from))
 
 
-def retrieve(retriever: Retriever, lq: Tensor, own_hash: str, category: str | None) -> Hit | None:
-    """The best reference for an image, never the image itself; None if the index offers none."""
-    hits = retriever.retrieve(lq, k=1, category=category, exclude_hashes=[own_hash])
-    return hits[0] if hits else None
+def prompt_with(lq_prompt: str, references: Sequence[Reference], prompt_from: str) -> str:
+    """The text of a restoration: the photograph's and that of its best reference."""
+    return join_prompts(lq_prompt, references[0].prompt if references else "", prompt_from)
 
 
 if __name__ == "__main__":

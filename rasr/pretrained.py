@@ -37,7 +37,7 @@ def fetch_torch_file(url: str, *, model: str, key: str) -> Path:
         f"the weights of {model} are neither at {place} nor within reach; fetch {url} elsewhere and put it "
         f"there, or give it by {key}=FILE"
     )
-    if not _is_within_reach(url):
+    if not is_within_reach(url):
         raise RasrError(absent)
     logger.info("downloading %s to %s", url, place)
     try:
@@ -137,10 +137,11 @@ def _find_in_hub_cache(pretrained_cfg: Any) -> str | None:
 def _is_hub_within_reach() -> bool:
     from huggingface_hub import constants
 
-    return _is_within_reach(constants.ENDPOINT)
+    return is_within_reach(constants.ENDPOINT)
 
 
-def _is_within_reach(url: str) -> bool:
+def is_within_reach(url: str) -> bool:
+    """Whether something answers there; False without a question where HF_HUB_OFFLINE forbids downloads."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

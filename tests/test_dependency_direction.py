@@ -18,7 +18,8 @@ ALLOWED = {
     "prompts": set(),
     "retrieval": {"prompts"},
 }
-UPPER = {"training", "inference", "evaluation"}  # may import all of the above and one another, without cycles
+# May import all of the above and one another, without cycles.
+UPPER = {"training", "inference", "evaluation", "refir"}
 COMMANDS = {"train", "infer", "evaluate", "index"}
 
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}

@@ -141,6 +141,15 @@ def test_output_inside_the_input_is_refused(folder):
     assert "lies inside input=" in done.stderr
 
 
+def test_a_near_duplicate_is_passed_over(folder):
+    assert infer(folder, input=folder / "input" / "odd.png", index=folder / "index").returncode == 0
+    best = records(folder)[0]
+    keys = {"index": folder / "index", "max_score": best["score"] - 1e-3}
+    assert infer(folder, input=folder / "input" / "odd.png", **keys).returncode == 0
+    second = records(folder)[0]
+    assert second["reference"] not in (None, best["reference"]) and second["score"] < best["score"]
+
+
 def test_a_query_never_finds_itself(folder):
     done = infer(folder, input=folder / "database" / "red", index=folder / "index")
     assert done.returncode == 0, done.stderr

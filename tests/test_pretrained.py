@@ -43,7 +43,7 @@ def test_download_is_kept_and_checked(tmp_path, monkeypatch):
     digest = hashlib.sha256(content).hexdigest()[:8]
     (tmp_path / "server").mkdir()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(pretrained, "_is_within_reach", lambda url: True)
+    monkeypatch.setattr(pretrained, "is_within_reach", lambda url: True)
     for name, is_good in ((f"net-{digest}.pth", True), ("net-00000000.pth", False)):
         (tmp_path / "server" / name).write_bytes(content)
         url = (tmp_path / "server" / name).as_uri()

@@ -1,126 +1,83 @@
-"""Image encoders: an image of any size becomes one L2-normalised vector.
+"""Image encoders of the papers: any timm model (DINOv2, DINOv3, CLIP, VGG-16, ResNet-50), and `random`.
 
-`TimmEncoder` wraps any timm model (DINOv2 by default elsewhere). `ColorGradientEncoder` needs no weights.
-Nothing here stores or compares vectors.
+A query is treated exactly as an image of the database: its centre is cut to a square, then resized to the
+model's input with antialiasing, up or down. A small LQ image and its large original therefore show the model
+the same frame at the same size, and differ only in what the degradation took. Nothing is enlarged first, as
+in ReFIR's retrieval. Nothing here stores or compares vectors.
 """
 
-import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from rasr.errors import RasrError
 from rasr.pretrained import load_timm_model
-
-
-class ImageEncoder(ABC):
-    """What the index and the retriever need to know of an encoder.
-
-    Attributes:
-        name: what a person calls it.
-        version: short hash of everything that changes the vectors (weights, pre-processing). Vectors are
-            comparable only if name and version agree.
-        dim: length of a vector.
-        settings: JSON-able; `encoder_from_settings` makes the same encoder of it. Kept in every index.
-    """
-
-    name: str
-    version: str
-    dim: int
-    settings: dict[str, Any]
-
-    @abstractmethod
-    def encode(self, images: list[Tensor]) -> Tensor:
-        """Encode a batch.
-
-        Args:
-            images: each (3, H, W), RGB, in [0, 1]; sizes may differ.
-
-        Returns:
-            (len(images), dim) float32 on the CPU, L2-normalised.
-        """
+from rasr.retrieval.color_gradient import ColorGradientEncoder
+from rasr.retrieval.encoder_base import ImageEncoder, digest, resize
 
 
 def encoder_from_settings(settings: Mapping[str, Any], device: str = "auto") -> ImageEncoder:
-    """Make the encoder that an index was built with, from the settings kept in it."""
+    """Make the encoder that an index was built with, from the settings kept in it.
+
+    A file of weights that is no longer where it was is looked for in the Hugging Face cache and hub instead;
+    whether it is the right one shows in the encoder's version.
+    """
     settings = dict(settings)
     kind = settings.pop("kind", None)
     if kind == "color_gradient":
         return ColorGradientEncoder(**settings)
+    if kind == "random":
+        return RandomEncoder(**settings)
     if kind == "timm":
+        if settings["weights"] is not None and not Path(settings["weights"]).is_file():
+            settings["weights"] = None
         return TimmEncoder(device=device, **settings)
     raise RasrError(f"unknown kind of encoder {kind!r} in the index's settings; name the encoder yourself")
 
 
-class ColorGradientEncoder(ImageEncoder):
-    """Colour and gradient-orientation statistics; needs no weights.
+class RandomEncoder(ImageEncoder):
+    """A random direction per image content: Table 5's row "None", which picks references at random.
 
-    Every image is first shrunk (antialiased) to `size` x `size`: noise, compression and resolution then
-    matter little, so that a small degraded query meets the crops of its own photograph. Five blocks, each
-    L2-normalised and weighted: joint Lab chroma histogram, lightness histogram, moments, orientation
-    histogram (HOG, summed over cells), mean colours on a coarse grid. Only the last one knows positions.
+    Args:
+        dim: length of the vectors.
+        seed: another seed, other references.
     """
 
-    _CHROMA_BINS, _LIGHTNESS_BINS, _ORIENTATIONS = 8, 12, 9
-    _WEIGHTS = (1.0, 1.0, 0.6, 0.4, 0.2)  # found on crops of scikit-image's photographs
-    _SCALE = np.array([50.0, 30.0, 30.0])  # spread of L, a, b in photographs
-
-    def __init__(self, *, size: int = 16, grid: int = 2) -> None:
-        if grid < 1 or size % (2 * grid) or size < 16:
-            raise RasrError(f"encoder.size={size} must be >= 16 and a multiple of 2 x encoder.grid={grid}")
-        self.size, self.grid = size, grid
-        self.name = "color_gradient"
-        self.settings = {"kind": "color_gradient", "size": size, "grid": grid}
-        recipe = [self.settings, self._CHROMA_BINS, self._LIGHTNESS_BINS, self._ORIENTATIONS, self._WEIGHTS]
-        self.version = _digest("1", json.dumps(recipe))
-        self.dim = self._CHROMA_BINS**2 + self._LIGHTNESS_BINS + 6 + self._ORIENTATIONS + 3 * grid**2
+    def __init__(self, *, dim: int = 64, seed: int = 0) -> None:
+        if dim < 2:
+            raise RasrError(f"encoder.dim={dim}: must be at least 2")
+        self.dim, self._seed = dim, seed
+        self.name = "random"
+        self.settings = {"kind": "random", "dim": dim, "seed": seed}
+        self.version = digest("1", json.dumps(self.settings))
 
     def encode(self, images: list[Tensor]) -> Tensor:
-        vectors = np.stack([self._describe(image) for image in images])
-        return functional.normalize(torch.from_numpy(vectors).float(), dim=1)
+        return functional.normalize(torch.stack([self._draw(image) for image in images]), dim=1)
 
-    def _describe(self, image: Tensor) -> np.ndarray:
-        from skimage.color import rgb2lab  # scikit-image is slow to import, and only this encoder needs it
-        from skimage.feature import hog
-
-        small = _resize(image.cpu().float(), (self.size, self.size), "bicubic")
-        lab = rgb2lab(small.permute(1, 2, 0).numpy().astype(np.float64))
-        lightness, chroma = lab[..., 0].ravel(), lab[..., 1:].reshape(-1, 2)
-
-        # Square root of chroma: most of a photograph is nearly gray, and that is where bins are needed.
-        chroma = np.sign(chroma) * np.sqrt(np.abs(chroma) / 80)
-        a, b = (_soft_bins(chroma[:, axis], -1, 1, self._CHROMA_BINS) for axis in (0, 1))
-        chroma_histogram = np.sqrt((a.T @ b).ravel())
-        lightness_histogram = np.sqrt(_soft_bins(lightness, 0, 100, self._LIGHTNESS_BINS).sum(0))
-
-        centred = lab / self._SCALE - np.array([1.0, 0.0, 0.0])
-        moments = np.concatenate([centred.mean((0, 1)), centred.std((0, 1))])
-        half = self.size // 2
-        cells = hog(lab[..., 0] / 100, self._ORIENTATIONS, (half, half), (2, 2), feature_vector=True)
-        orientations = cells.reshape(-1, self._ORIENTATIONS).sum(0)
-        step = self.size // self.grid
-        colours = centred.reshape(self.grid, step, self.grid, step, 3).mean((1, 3)).ravel()
-
-        blocks = (chroma_histogram, lightness_histogram, moments, orientations, colours)
-        weighted = zip(self._WEIGHTS, blocks, strict=True)
-        return np.concatenate([weight * block / (np.linalg.norm(block) + 1e-8) for weight, block in weighted])
+    def _draw(self, image: Tensor) -> Tensor:
+        content = image.detach().cpu().contiguous().numpy().tobytes()
+        key = int(digest(str(self._seed), content.hex()), 16)
+        return torch.from_numpy(np.random.default_rng(key).standard_normal(self.dim, dtype=np.float32))
 
 
 class TimmEncoder(ImageEncoder):
-    """The pooled features of a timm model, with the model's own pre-processing.
+    """The features of a timm model, with the model's own pre-processing.
 
     Args:
         model_name: timm's name, with or without the tag of its weights.
         weights: a local file (.safetensors, .pth, .bin) with the whole model; None takes them from the
             Hugging Face cache or hub.
         img_size: side of the square that the model sees; None takes the model's own.
+        pool: "head" takes what timm gives its classifier; "avg" the mean of the last feature map, as ReFIR
+            does with VGG-16.
+        precision: "fp32", or "bf16" for speed on recent GPUs; the vectors of both are comparable.
         device: "auto" takes a GPU if there is one.
     """
 
@@ -130,14 +87,20 @@ class TimmEncoder(ImageEncoder):
         *,
         weights: str | None = None,
         img_size: int | None = None,
+        pool: str = "head",
+        precision: str = "fp32",
         device: str = "auto",
     ) -> None:
-        import timm  # seconds of import that the other encoder does without
+        import timm  # seconds of import that the other encoders do without
 
         if not timm.is_model(model_name):
             raise RasrError(
                 f"encoder.model_name={model_name}: timm has no such model; see timm.list_models()"
             )
+        if pool not in ("head", "avg"):
+            raise RasrError(f"encoder.pool={pool!r} is unknown; give head or avg")
+        if precision not in ("fp32", "bf16"):
+            raise RasrError(f"encoder.precision={precision!r} is unknown; give fp32 or bf16")
         net = load_timm_model(
             model_name,
             weights,
@@ -145,7 +108,8 @@ class TimmEncoder(ImageEncoder):
             alternative="use encoder=color_gradient",
             img_size=img_size,
         )
-        net = net.eval().requires_grad_(False)
+        self._net = net.eval().requires_grad_(False)
+        self._pool, self._precision = pool, precision
 
         data_config = timm.data.resolve_model_data_config(net)
         side = img_size or data_config["input_size"][-1]
@@ -157,55 +121,52 @@ class TimmEncoder(ImageEncoder):
         self._std = torch.tensor(data_config["std"]).view(3, 1, 1)
 
         self.name = model_name
-        self.dim = net(torch.zeros(1, 3, *self._size)).shape[1]
+        self.dim = self._features(torch.zeros(1, 3, *self._size)).shape[1]
         self.settings = {
             "kind": "timm",
             "model_name": model_name,
             "weights": None if weights is None else str(Path(weights).resolve()),
             "img_size": img_size,
+            "pool": pool,
+            "precision": precision,
         }
-        preparation = [side, self._crop_pct, self._is_squashed, self._interpolation]
+        preparation = [side, self._crop_pct, self._is_squashed, self._interpolation, pool]
         preparation += [self._mean.flatten().tolist(), self._std.flatten().tolist()]
-        self.version = _digest("1", json.dumps(preparation), net)
+        self.version = digest("2", json.dumps(preparation), net)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(device)
-        self._net = net.to(self._device)
+        self._net.to(self._device)
 
     @torch.inference_mode()
     def encode(self, images: list[Tensor]) -> Tensor:
-        batch = torch.stack([self._prepare(image) for image in images]).to(self._device)
-        return functional.normalize(self._net(batch).float(), dim=1).cpu()
+        batch = torch.stack([self.prepare(image) for image in images]).to(self._device)
+        with self._autocast():
+            features = self._features(batch)
+        return functional.normalize(features.float(), dim=1).cpu()
 
-    def _prepare(self, image: Tensor) -> Tensor:
-        """Return (3, S, S), normalised for the model; cut first, so that a thin strip does not explode."""
+    def prepare(self, image: Tensor) -> Tensor:
+        """What the model sees of an image (3, H, W): (3, S, S), normalised for it.
+
+        It is cut first, so that a thin strip does not explode.
+        """
         image = image.cpu().float()
         if not self._is_squashed:
             height, width = image.shape[1:]
             side = max(1, round(min(height, width) * self._crop_pct))
             top, left = (height - side) // 2, (width - side) // 2
             image = image[:, top : top + side, left : left + side]
-        return (_resize(image, self._size, self._interpolation) - self._mean) / self._std
+        return (resize(image, self._size, self._interpolation) - self._mean) / self._std
 
+    def _features(self, batch: Tensor) -> Tensor:
+        if self._pool == "head":
+            return self._net(batch)
+        features = self._net.forward_features(batch)
+        if features.ndim != 4:
+            raise RasrError("encoder.pool=avg wants a convolutional network; give encoder.pool=head")
+        return features.mean((2, 3))
 
-def _soft_bins(values: np.ndarray, low: float, high: float, bins: int) -> np.ndarray:
-    """Return (len(values), bins): each value shared linearly between its two nearest bins."""
-    position = np.clip((values - low) / (high - low), 0, 1) * (bins - 1)
-    return np.clip(1 - np.abs(position[:, None] - np.arange(bins)), 0, None)
-
-
-def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    resized = functional.interpolate(image[None], size, mode=mode, antialias=True, align_corners=False)
-    return resized[0].clamp(0, 1)
-
-
-def _digest(*parts: str | nn.Module) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(part.encode())
-            continue
-        for name, tensor in part.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+    def _autocast(self) -> AbstractContextManager:
+        if self._precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)

@@ -1,124 +1,133 @@
-"""The reference index: vectors and what belongs to them, in a directory.
+"""The reference index: vectors and what belongs to them, behind one interface for three engines.
 
-One engine so far, `flat`: exact cosine search over a memory-mapped float32 matrix. The directory holds
+- `edge`: Qdrant's engine inside this process (`qdrant-edge-py`), approximate search in a folder; the default.
+  One process at a time, readers too.
+- `flat`: exact search over a memory-mapped float16 matrix in a folder; many readers, read-only media.
+- `server`: a Qdrant server or cluster, named by its URL (http://host:6333/collection).
 
-    meta.json           format, encoder, number of committed entries; replaced atomically
-    vectors-G.f32       the rows of generation G, appended
-    entries-G.jsonl     one JSON object per row, appended
-    lock                held by the process that writes
-
-Data are appended and flushed first, then `meta.json` names the new length. Whatever lies beyond that length
-is the rest of an interrupted write: it is not read, and the next write overwrites it. Deleting writes a new
-generation. Many processes may read; one may write. This file knows nothing of images or encoders.
+`create` and `open` give the right class. An index is complete when its writer closes it; until then, and
+after a writer was killed, `open` refuses it. This file knows nothing of images or encoders.
 """
 
+import json
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from rasr.errors import RasrError
-from rasr.retrieval.storage import (
-    FORMAT,
-    Payload,
-    append,
-    data_files,
-    flush,
-    format_entries,
-    is_leftover,
-    lock,
-    read_entries,
-    read_meta,
-    remove_old_data,
-    write_meta,
-)
+from rasr.retrieval.meta import META_FILE, IndexMeta, read_meta, unfinished
+from rasr.retrieval.payload import Payload
 
-_BLOCK_ROWS = 65536
-_SCORE_DECIMALS = 6  # below that, scores differ with the order of summation: equal images must tie exactly
+SCORE_DECIMALS = 6  # below that, scores differ with the order of summation: equal images must tie exactly
+FILTER_FIELDS = ("category",)
 
 
-class ReferenceIndex:
-    """Ids, vectors and payloads on disk, searched by cosine similarity. Use `create` or `open`."""
+class ReferenceIndex(ABC):
+    """Ids, vectors and payloads, searched by cosine similarity. Use `create` or `open`.
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path = path
+    Attributes:
+        location: path or URL, as given.
+    """
+
+    def __init__(self, location: str, meta: IndexMeta) -> None:
+        self.location = location
         self._meta = meta
-        self._lock_file: BinaryIO | None = None
-        self._load()
 
-    @classmethod
+    @staticmethod
     def create(
-        cls,
-        path: str | Path,
+        location: str | Path,
         dim: int,
         encoder_name: str,
         encoder_version: str,
         encoder_settings: Mapping[str, Any] | None = None,
+        *,
+        engine: str = "edge",
+        patches: Mapping[str, int] | None = None,
+        quantize: bool = False,
     ) -> "ReferenceIndex":
-        """Make an empty index; `path` must not hold one, nor anything else."""
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(not is_leftover(name) for name in os.listdir(path))):
-            raise RasrError(f"{path}: exists already; choose another index= or delete it")
-        path.mkdir(parents=True, exist_ok=True)
-        encoder = {"name": encoder_name, "version": encoder_version, "settings": dict(encoder_settings or {})}
-        meta = {"format": FORMAT, "engine": "flat", "dim": dim, "encoder": encoder}
-        meta |= {"generation": 0, "count": 0, "entries_bytes": 0}
-        for file in data_files(path, 0):
-            file.write_bytes(b"")
-        write_meta(path, meta)
-        return cls(path, meta)
+        """Make an empty index, open for writing; nothing may lie there yet.
 
-    @classmethod
-    def open(cls, path: str | Path) -> "ReferenceIndex":
-        """Open an index for reading and writing; damage is an error here, not a wrong answer later."""
-        path = Path(path)
-        return cls(path, read_meta(path))
+        Args:
+            location: a folder, or the URL of a collection on a Qdrant server.
+            dim: length of the vectors.
+            encoder_name: of the encoder that makes them.
+            encoder_version: likewise; vectors of another version are not comparable.
+            encoder_settings: JSON-able, see `rasr.retrieval.encoder_from_settings`.
+            engine: "edge" or "flat" for a folder; a URL is always a server.
+            patches: size and overlap of the crops, if entries are crops.
+            quantize: search int8 copies of the vectors and keep float16 on disk, for millions of entries;
+                the hits are scored with the float16. Not for `flat`.
+        """
+        engine = "server" if is_url(location) else engine
+        if quantize and engine == "flat":
+            raise RasrError("quantize=true is not for engine=flat, which is exact; give engine=edge")
+        settings = json.loads(json.dumps(dict(encoder_settings or {})))  # as it will be read back
+        encoder = {"name": encoder_name, "version": encoder_version, "settings": settings}
+        meta = IndexMeta(engine, dim, encoder, None if patches is None else dict(patches), quantize)
+        return _engine(engine).make(_plain(location), meta)
+
+    @staticmethod
+    def open(location: str | Path, *, allow_unfinished: bool = False) -> "ReferenceIndex":
+        """Open an index for reading and writing; damage is an error here, not a wrong answer later.
+
+        Args:
+            location: a folder or a URL.
+            allow_unfinished: take what an interrupted writer left, to go on with it as the writer.
+        """
+        engine = "server" if is_url(location) else read_meta(Path(location)).engine
+        index = _engine(engine).load(_plain(location), allow_unfinished)
+        if index.state == "writing":
+            index._begin_writing()
+        return index
+
+    @staticmethod
+    def exists(location: str | Path) -> bool:
+        """Tell whether there is an index, of whatever state."""
+        if is_url(location):
+            return _engine("server").is_there(_plain(location))
+        return (Path(location) / META_FILE).exists()
+
+    @property
+    def engine(self) -> str:
+        return self._meta.engine
+
+    @property
+    def state(self) -> str:
+        """`writing` from the first change on, `complete` after `close`."""
+        return self._meta.state
 
     @property
     def dim(self) -> int:
-        return self._meta["dim"]
+        return self._meta.dim
 
     @property
     def encoder_name(self) -> str:
-        return self._meta["encoder"]["name"]
+        return self._meta.encoder["name"]
 
     @property
     def encoder_version(self) -> str:
-        return self._meta["encoder"]["version"]
+        return self._meta.encoder["version"]
 
     @property
     def encoder_settings(self) -> dict[str, Any]:
-        return dict(self._meta["encoder"]["settings"])
+        return dict(self._meta.encoder["settings"])
+
+    @property
+    def patches(self) -> dict[str, int] | None:
+        """Size and overlap of the crops; None if entries are whole images."""
+        return None if self._meta.patches is None else dict(self._meta.patches)
 
     @property
     def ids(self) -> list[str]:
-        return list(self._ids)
-
-    def __contains__(self, entry_id: str) -> bool:
-        return entry_id in self._row
-
-    def count(self) -> int:
-        return len(self._ids)
-
-    def payload(self, entry_id: str) -> Payload:
-        stored = self._payloads[self._row[entry_id]]
-        return replace(stored, path=os.path.normpath(self.path.resolve() / stored.path))
-
-    def vectors(self, ids: Iterable[str]) -> np.ndarray:
-        """Return (len(ids), dim) float32."""
-        rows = [self._row[entry_id] for entry_id in ids]
-        return np.array(self._matrix[rows], dtype=np.float32).reshape(-1, self.dim)
-
-    def values(self, field: str) -> dict[Any, list[str]]:
-        """Return which ids have which value of a payload field, for instance of "category"."""
-        return {value: [self._ids[row] for row in rows] for value, rows in self._groups(field).items()}
+        return [entry_id for entry_id, _ in self.entries()]
 
     def add(self, ids: Sequence[str], vectors: np.ndarray, payloads: Sequence[Payload]) -> None:
-        """Add entries, or replace those whose id is known; they are on disk when this returns.
+        """Add entries, or replace those whose id is known; a later kill does not lose them.
 
         Args:
             ids: unique.
@@ -130,113 +139,139 @@ class ReferenceIndex:
             raise ValueError(
                 f"{len(ids)} ids, {len(vectors)} vectors, {len(payloads)} payloads, or an id twice"
             )
+        if len(ids) == 0:
+            return
         self._begin_writing()
-        self.delete(ids)
-        root = self.path.resolve()
-        stored = [replace(payload, path=_relative(payload.path, root)) for payload in payloads]
-        text = format_entries(zip(ids, stored, strict=True))
-        meta = self._meta
-        vector_file, entry_file = data_files(self.path, meta["generation"])
-        append(vector_file, meta["count"] * self.dim * 4, vectors.tobytes())
-        append(entry_file, meta["entries_bytes"], text)
-        size = meta["entries_bytes"] + len(text)
-        self._meta = {**meta, "count": meta["count"] + len(ids), "entries_bytes": size}
-        write_meta(self.path, self._meta)
-        self._extend(ids, stored)
+        stored = [
+            replace(payload, path=self._stored_path(payload.path), image=payload.image or entry_id)
+            for entry_id, payload in zip(ids, payloads, strict=True)
+        ]
+        self._add(ids, vectors, stored)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete entries and return how many there were; unknown ids are passed over."""
-        gone = {self._row[entry_id] for entry_id in ids if entry_id in self._row}
-        if not gone:
-            return 0
-        self._begin_writing()
-        generation = self._meta["generation"] + 1
-        vector_file, entry_file = data_files(self.path, generation)
-        kept = np.array([row for row in range(self.count()) if row not in gone], dtype=np.int64)
-        with vector_file.open("wb") as file:
-            for start in range(0, len(kept), _BLOCK_ROWS):
-                file.write(np.ascontiguousarray(self._matrix[kept[start : start + _BLOCK_ROWS]]).tobytes())
-            flush(file)
-        text = format_entries((self._ids[row], self._payloads[row]) for row in kept)
-        entry_file.write_bytes(b"")
-        append(entry_file, 0, text)
-        meta = {"generation": generation, "count": len(kept), "entries_bytes": len(text)}
-        self._meta = {**self._meta, **meta}
-        write_meta(self.path, self._meta)
-        self._load()
-        remove_old_data(self.path, generation)
-        return len(gone)
+        known = list(self._known(list(ids)))
+        if known:
+            self._begin_writing()
+            self._delete(known)
+        return len(known)
 
     def search(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        filter: Mapping[str, Any] | None = None,
-        *,
-        exclude_ids: Collection[str] = (),
-        exclude_hashes: Collection[str] = (),
-    ) -> tuple[list[list[str]], np.ndarray]:
+        self, vectors: np.ndarray, k: int, filter: Mapping[str, str] | None = None
+    ) -> tuple[list[list[str]], list[np.ndarray]]:
         """Find the nearest entries by cosine.
 
         Args:
             vectors: (Q, dim) queries, L2-normalised.
             k: how many are wanted.
-            filter: payload fields and the value that each must have.
-            exclude_ids: entries that must not be found.
-            exclude_hashes: content hashes that must not be found.
+            filter: {"category": value} to search in one category only.
 
         Returns:
-            Per query its ids, best first, equal scores in the order of ids; and their scores, (Q, M) float32.
-            M is k, or less where fewer entries are allowed.
+            Per query its ids, best first, equal scores in the order of ids; and their scores, float32. Fewer
+            than k where fewer entries are allowed.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        vectors = self._check(vectors)
-        allowed = np.ones(self.count(), dtype=bool)
-        for field, value in (filter or {}).items():
-            has_value = np.zeros_like(allowed)
-            has_value[self._groups(field).get(value, [])] = True
-            allowed &= has_value
-        allowed[[self._row[entry_id] for entry_id in exclude_ids if entry_id in self._row]] = False
-        for content_hash in exclude_hashes:
-            allowed[self._groups("content_hash").get(content_hash, [])] = False
+        if unknown := set(filter or {}) - set(FILTER_FIELDS):
+            raise ValueError(f"cannot filter by {unknown}, only by {FILTER_FIELDS}")
+        found = self._search(self._check(vectors), k, dict(filter or {}))
+        hits = [sorted(((-round(score, SCORE_DECIMALS), i) for i, score in row)) for row in found]
+        ids = [[entry_id for _, entry_id in row] for row in hits]
+        return ids, [np.array([-score for score, _ in row], dtype=np.float32) for row in hits]
 
-        found = min(k, int(allowed.sum()))
-        if found == 0:
-            return [[] for _ in vectors], np.zeros((len(vectors), 0), dtype=np.float32)
-        blocks = range(0, self.count(), _BLOCK_ROWS)
-        scores = np.concatenate([vectors @ self._matrix[at : at + _BLOCK_ROWS].T for at in blocks], axis=1)
-        scores = np.where(allowed, np.round(scores, _SCORE_DECIMALS), -np.inf)
-        best = [self._best_rows(row_scores, found) for row_scores in scores]
-        ids = [[self._ids[row] for row in rows] for rows in best]
-        return ids, np.take_along_axis(scores, np.array(best), axis=1).astype(np.float32)
+    def payload(self, entry_id: str) -> Payload:
+        return self.payloads([entry_id])[0]
+
+    def payloads(self, ids: Sequence[str]) -> list[Payload]:
+        """Return what is known of each id, with absolute paths; an unknown id is a KeyError."""
+        return [self._opened(payload) for payload in self._payloads(list(ids))]
+
+    def entries(self) -> Iterator[tuple[str, Payload]]:
+        """Go through all ids and payloads, in the engine's order."""
+        for entry_id, payload in self._entries():
+            yield entry_id, self._opened(payload)
+
+    def categories(self) -> dict[str, int]:
+        """Return how many entries each category has; "" is none."""
+        return dict(sorted(self._categories().items()))
 
     def close(self) -> None:
-        """Let other processes write; the index can still be read."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        """Complete what was written and let others use the index; it must not be used after that."""
+        if self._meta.state == "writing" and self._is_open():
+            self._complete()
+        self._release()
+
+    def abandon(self) -> None:
+        """Let go without completing: the index stays unfinished, as after a kill."""
+        self._release()
 
     def __enter__(self) -> "ReferenceIndex":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
 
-    def _best_rows(self, scores: np.ndarray, found: int) -> list[int]:
-        # Everything at least as good as the last place, so that a tie there is decided by id too.
-        last = np.partition(scores, len(scores) - found)[len(scores) - found]
-        candidates = np.flatnonzero(scores >= last)
-        return sorted(candidates.tolist(), key=lambda row: (-scores[row], self._ids[row]))[:found]
+    @abstractmethod
+    def optimize(self) -> None:
+        """Prepare what was added for fast search; before that it is found too, only slower."""
 
-    def _groups(self, field: str) -> dict[Any, list[int]]:
-        """Return the rows of each value of a payload field; made on first use."""
-        if field not in self._grouped:
-            groups: dict[Any, list[int]] = defaultdict(list)
-            for row, payload in enumerate(self._payloads):
-                groups[getattr(payload, field)].append(row)
-            self._grouped[field] = dict(groups)
-        return self._grouped[field]
+    @abstractmethod
+    def check_storage(self) -> None:
+        """Read every byte of the index's files, where it has any; damage is a RasrError."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return the number of entries."""
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        """Return (len(ids), dim) float32; an unknown id is a KeyError."""
+
+    @abstractmethod
+    def _known(self, ids: list[str]) -> Iterable[str]: ...
+
+    @abstractmethod
+    def _add(self, ids: Sequence[str], vectors: np.ndarray, payloads: list[Payload]) -> None: ...
+
+    @abstractmethod
+    def _delete(self, ids: list[str]) -> None: ...
+
+    @abstractmethod
+    def _search(
+        self, vectors: np.ndarray, k: int, filter: dict[str, str]
+    ) -> list[list[tuple[str, float]]]: ...
+
+    @abstractmethod
+    def _payloads(self, ids: list[str]) -> list[Payload]: ...
+
+    @abstractmethod
+    def _entries(self) -> Iterator[tuple[str, Payload]]: ...
+
+    @abstractmethod
+    def _categories(self) -> dict[str, int]: ...
+
+    @abstractmethod
+    def _is_open(self) -> bool: ...
+
+    @abstractmethod
+    def _begin_writing(self) -> None:
+        """Become the writer, and put the index into the state `writing` before anything else changes."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Put the index into the state `complete`."""
+
+    @abstractmethod
+    def _release(self) -> None: ...
+
+    def _stored_path(self, path: str) -> str:
+        return path
+
+    def _opened(self, payload: Payload) -> Payload:
+        return payload
 
     def _check(self, vectors: np.ndarray) -> np.ndarray:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -247,46 +282,33 @@ class ReferenceIndex:
             raise ValueError(f"vectors are not L2-normalised: norms from {norms.min()} to {norms.max()}")
         return vectors
 
-    def _load(self) -> None:
-        """Read everything that is committed."""
-        damage = None
-        self._ids, self._payloads, self._row = [], [], {}
-        try:
-            _, entry_file = data_files(self.path, self._meta["generation"])
-            self._extend(*read_entries(entry_file, self._meta["entries_bytes"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damage = error
-        if damage is not None or self.count() != self._meta["count"]:
-            raise RasrError(
-                f"{self.path}: the index is damaged; delete the folder and build it again"
-            ) from damage
 
-    def _extend(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
-        """Take committed rows into memory."""
-        self._row.update((entry_id, row) for row, entry_id in enumerate(ids, start=self.count()))
-        self._ids.extend(ids)
-        self._payloads.extend(payloads)
-        self._grouped: dict[str, dict[Any, list[int]]] = {}
-        vector_file, _ = data_files(self.path, self._meta["generation"])
-        shape = (self._meta["count"], self._meta["dim"])
-        # An empty file cannot be mapped.
-        self._matrix = np.memmap(vector_file, np.float32, "r", shape=shape) if shape[0] else np.zeros(shape)
-
-    def _begin_writing(self) -> None:
-        if self._lock_file is not None:
-            return
-        lock_file = lock(self.path)
-        if read_meta(self.path) != self._meta:
-            lock_file.close()
-            raise RasrError(
-                f"{self.path}: another process changed this index meanwhile; run the command again"
-            )
-        self._lock_file = lock_file
+def is_url(location: str | Path) -> bool:
+    return str(location).startswith(("http://", "https://"))
 
 
-def _relative(path: str, root: Path) -> str:
-    absolute = os.path.abspath(path)
-    try:
-        return os.path.relpath(absolute, root)
-    except ValueError:  # another drive
-        return absolute
+def check_finished(location: str, meta: IndexMeta, allow_unfinished: bool) -> None:
+    """Refuse what an interrupted writer left, unless it is wanted."""
+    if meta.state != "complete" and not allow_unfinished:
+        raise unfinished(location)
+
+
+def _plain(location: str | Path) -> str:
+    return str(location) if is_url(location) else os.fspath(location)
+
+
+def _engine(name: str) -> Any:
+    """The class of an engine; each is imported only when it is used."""
+    if name == "flat":
+        from rasr.retrieval.flat import FlatIndex
+
+        return FlatIndex
+    if name == "edge":
+        from rasr.retrieval.edge import EdgeIndex
+
+        return EdgeIndex
+    if name == "server":
+        from rasr.retrieval.server import ServerIndex
+
+        return ServerIndex
+    raise RasrError(f"engine={name!r} is unknown; give edge or flat, or the URL of a Qdrant server as index=")

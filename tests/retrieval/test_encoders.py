@@ -1,5 +1,6 @@
 """Encoders: really retrieve, identify themselves, and fail in one line."""
 
+import logging
 import time
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch.nn import functional
 
 from rasr import pretrained
 from rasr.errors import RasrError
-from rasr.retrieval import ColorGradientEncoder, TimmEncoder, encoder_from_settings
+from rasr.retrieval import ColorGradientEncoder, RandomEncoder, TimmEncoder, encoder_from_settings
 from tests.retrieval.photographs import crops_of_photographs, degrade
+
+logger = logging.getLogger(__name__)  # `-o log_cli_level=INFO` prints what was measured
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +175,113 @@ def test_cached_weights_are_found_without_network(monkeypatch, vit_file):
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, name: str(vit_file))
     assert TimmEncoder("test_vit").version == TimmEncoder("test_vit", weights=vit_file).version
+
+
+def small_and_original() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """64x64 images and the 256x256 crops of photographs that they come from."""
+    crops = [crop for tiles in crops_of_photographs(256).values() for crop in tiles[:2]]
+    small = [functional.interpolate(x[None], (64, 64), mode="bicubic", antialias=True)[0] for x in crops]
+    return [image.clamp(0, 1) for image in small], crops
+
+
+def test_a_small_lr_image_shows_the_model_the_frame_of_its_original(vit_file):
+    """What the model sees is nearly the same picture, and so is the vector."""
+    small, crops = small_and_original()
+    encoder = TimmEncoder("test_vit", weights=vit_file, device="cpu")
+
+    def seen(batch):
+        return torch.stack([encoder.prepare(image) for image in batch]).flatten(1)
+
+    cosines = functional.cosine_similarity(seen(small), seen(crops))
+    logger.info("prepared pixels, cosine: %.4f, least %.4f", cosines.mean(), cosines.min())
+    assert cosines.mean() > 0.9  # fine textures (grass) keep 0.67
+    beside = [image.roll(8, 2) for image in small]  # another frame, an eighth of the width off
+    assert functional.cosine_similarity(seen(beside), seen(crops)).mean() < cosines.mean() - 0.1
+    models = {"test_vit, random weights": encoder, "color_gradient": ColorGradientEncoder()}
+    for name, model in models.items():
+        cosines = (model.encode(small) * model.encode(crops)).sum(1)
+        logger.info("vectors of %s, cosine: %.4f, least %.4f", name, cosines.mean(), cosines.min())
+        assert cosines.mean() > 0.95
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_dinov2_maps_a_small_lr_image_close_to_its_original():
+    small, crops = small_and_original()
+    encoder = TimmEncoder("vit_base_patch14_dinov2.lvd142m", img_size=224)
+    cosines = encoder.encode(small) @ encoder.encode(crops).T
+    own = cosines.diagonal()
+    logger.info("DINOv2, cosine of LR and original: %.4f, least %.4f", own.mean(), own.min())
+    assert (cosines.argmax(1) == torch.arange(len(crops))).float().mean() > 0.9
+
+
+def test_random_encoder_draws_by_content_and_seed():
+    encoder, batch = RandomEncoder(), images((20, 20), (20, 20), (8, 9))
+    vectors = encoder.encode(batch)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(RandomEncoder().encode(batch[1:]), vectors[1:])
+    assert (vectors[0] @ vectors[1]).abs() < 0.6
+    other = RandomEncoder(seed=1)
+    assert other.version != encoder.version
+    assert not torch.allclose(other.encode(batch), vectors)
+    assert RandomEncoder(dim=8).encode(batch).shape == (3, 8)
+    again = encoder_from_settings(other.settings)
+    assert (again.name, again.version) == ("random", other.version)
+    with pytest.raises(RasrError, match=r"encoder\.dim=1"):
+        RandomEncoder(dim=1)
+
+
+def test_pool_takes_the_mean_of_the_feature_map(vit_file, tmp_path):
+    net = timm.create_model("test_resnet", pretrained=False)
+    torch.save(net.state_dict(), tmp_path / "resnet.pth")
+    batch = images((64, 64))
+    head, avg = (TimmEncoder("test_resnet", weights=tmp_path / "resnet.pth", pool=p) for p in ("head", "avg"))
+    with torch.inference_mode():
+        features = net.eval().forward_features(torch.stack([avg.prepare(image) for image in batch]))
+    expected = functional.normalize(features.mean((2, 3)), dim=1)
+    torch.testing.assert_close(avg.encode(batch), expected, atol=1e-5, rtol=1e-4)
+    assert head.version != avg.version
+    assert encoder_from_settings(avg.settings).version == avg.version
+    with pytest.raises(RasrError, match=r"encoder\.pool=avg wants a convolutional"):
+        TimmEncoder("test_vit", weights=vit_file, pool="avg")
+    for wrong in ({"pool": "max"}, {"precision": "fp8"}):
+        with pytest.raises(RasrError, match="is unknown"):
+            TimmEncoder("test_vit", weights=vit_file, **wrong)
+
+
+def test_bf16_vectors_are_comparable(vit_file):
+    exact = TimmEncoder("test_vit", weights=vit_file, device="cpu")
+    fast = TimmEncoder("test_vit", weights=vit_file, device="cpu", precision="bf16")
+    batch = images((80, 100), (60, 60))
+    vectors = fast.encode(batch)
+    assert vectors.dtype == torch.float32
+    assert not torch.equal(vectors, exact.encode(batch))
+    assert (vectors * exact.encode(batch)).sum(1).min() > 0.999
+    assert fast.version == exact.version
+
+
+def test_weights_that_are_gone_are_looked_for_in_the_hub(vit_file, tmp_path, monkeypatch):
+    """An index that was moved to another machine names a file that is not there."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    settings = TimmEncoder("test_vit", weights=vit_file).settings | {"weights": str(tmp_path / "moved.pth")}
+    with pytest.raises(RasrError, match="test_vit") as error:
+        encoder_from_settings(settings)
+    assert "moved.pth" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["dinov2", "dinov3", "clip", "vgg16", "resnet50"])
+def test_shipped_encoders_exist_in_timm(compose, option):
+    """Name, input size and pooling of every option fit the architecture (no weights are needed for that)."""
+    cfg = compose([f"encoder={option}"], "index").encoder
+    known = timm.get_pretrained_cfg(cfg.model_name)
+    assert known.hf_hub_id, "timm knows where its weights are"
+    kwargs = {"img_size": cfg.img_size} if known.fixed_input_size else {}
+    with torch.device("meta"):
+        net = timm.create_model(cfg.model_name, pretrained=False, **kwargs).eval()
+        net.reset_classifier(0)
+        batch = torch.zeros(1, 3, cfg.img_size, cfg.img_size)
+        features = net.forward_features(batch).mean((2, 3)) if cfg.pool == "avg" else net(batch)
+    assert features.shape == (1, {"vgg16": 512, "resnet50": 2048}.get(option, 768))

@@ -1,0 +1,55 @@
+"""What every image encoder offers: an image of any size becomes one L2-normalised vector."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ImageEncoder(ABC):
+    """What the index and the retriever need to know of an encoder.
+
+    Attributes:
+        name: what a person calls it.
+        version: short hash of everything that changes the vectors (weights, pre-processing). Vectors are
+            comparable only if name and version agree.
+        dim: length of a vector.
+        settings: JSON-able; `encoder_from_settings` makes the same encoder of it. Kept in every index.
+    """
+
+    name: str
+    version: str
+    dim: int
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def encode(self, images: list[Tensor]) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            images: each (3, H, W), RGB, in [0, 1]; sizes may differ.
+
+        Returns:
+            (len(images), dim) float32 on the CPU, L2-normalised.
+        """
+
+
+def resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize (3, H, W) in [0, 1] with antialiasing, so that a reduced photograph keeps its look."""
+    resized = functional.interpolate(image[None], size, mode=mode, antialias=True, align_corners=False)
+    return resized[0].clamp(0, 1)
+
+
+def digest(*parts: str | nn.Module) -> str:
+    """A short hash of texts and of networks' weights."""
+    result = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            result.update(part.encode())
+            continue
+        for name, tensor in part.state_dict().items():
+            result.update(name.encode())
+            result.update(tensor.cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()[:12]
