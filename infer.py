@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from rasr.cli import entry_point
 from rasr.errors import RasrError
-from rasr.image_io import ImageReadError, content_hash, list_images, read_image, write_png
-from rasr.inference import ResultsLog, output_paths
-from rasr.prompts import join_prompts
+from rasr.image_io import ImageReadError, content_hash, read_image, write_png
+from rasr.inference import ResultsLog, list_photographs
+from rasr.prompts import Sidecar, join_prompts
 from rasr.refir import Method, Reference, ReferenceFinder
 from rasr.retrieval import Retriever
 
@@ -30,13 +30,8 @@ def main(cfg: DictConfig) -> None:
         raise RasrError(
             "both index= and reference= are given; give the one that the reference shall come from"
         )
-    paths = list_images(cfg.input)
-    root = Path(cfg.input) if Path(cfg.input).is_dir() else Path(cfg.input).parent
-    if Path(cfg.output).resolve().is_relative_to(root.resolve()) and Path(cfg.input).is_dir():
-        raise RasrError(
-            f"output={cfg.output} lies inside input={cfg.input}, its PNGs would be restored next time"
-        )
-    outputs = output_paths(paths, root, Path(cfg.output))
+    output = Path(str(cfg.output))  # a name like 2024 comes as a number
+    photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
     extractor = instantiate(cfg.prompt)
     join_prompts("", "", cfg.prompt_from)  # a wrong value shows before the weights are loaded
     retriever = None if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
@@ -44,6 +39,7 @@ def main(cfg: DictConfig) -> None:
         cfg.reference_kind,
         retriever=retriever,
         given=cfg.reference,
+        listed={photograph.path: photograph.references for photograph in photographs},
         category=cfg.category,
         k=cfg.references,
         temperature=cfg.temperature,
@@ -67,15 +63,17 @@ def main(cfg: DictConfig) -> None:
     )
 
     bad = []
-    with ResultsLog(cfg.output, OmegaConf.to_container(cfg, resolve=True)) as results:
-        for path, target in tqdm(list(zip(paths, outputs, strict=True)), desc="restoring", unit="image"):
+    with ResultsLog(output, OmegaConf.to_container(cfg, resolve=True)) as results:
+        for photograph in tqdm(photographs, desc="restoring", unit="image"):
+            path, target = photograph.path, photograph.target
             start = time.perf_counter()
             try:
                 own_hash = content_hash(path)
                 if results.is_done(target, own_hash):
                     continue
                 lq = read_image(path)
-                lq_prompt = extractor.extract(path)
+                is_told = photograph.prompt and isinstance(extractor, Sidecar)
+                lq_prompt = photograph.prompt if is_told else extractor.extract(path)
                 found = finder.find(lq, path)
                 is_kept = any(method.is_kept(reference) for reference in found)
                 restore = partial(restore_with, method, lq, lq_prompt, cfg.prompt_from)
@@ -95,10 +93,10 @@ def main(cfg: DictConfig) -> None:
                 record["references"] = {reference.id: round(reference.weight, 6) for reference in used}
             record["seconds"] = round(time.perf_counter() - start, 4)
             results.add(record)
-    logger.info("%d images restored into %s", len(paths) - len(bad), cfg.output)
+    logger.info("%d images restored into %s", len(photographs) - len(bad), output)
     if bad:
         raise RasrError(
-            f"{len(bad)} of {len(paths)} files could not be read: {', '.join(bad)}; mend or remove them"
+            f"{len(bad)} of {len(photographs)} files could not be read: {', '.join(bad)}; mend or remove them"
         )
 
 

@@ -2,13 +2,14 @@
 
     python data/make_shards.py --source data/lsdir/images/manifest.csv --output shards/lsdir
 
-The result may be copied to an object store as it is (s3://..., gs://...). Needs: pip install 'rasr[shards]'.
+The result may be copied to an object store as it is (s3://..., gs://...). Needs: pip install -e '.[shards]'.
 """
 
 import argparse
 import logging
 from pathlib import Path
 
+from rasr.data.arguments import number, parse, whole
 from rasr.data.dataset import ReferenceDataset
 from rasr.data.shards import write_shards
 from rasr.errors import RasrError
@@ -28,10 +29,10 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="new folder")
     parser.add_argument(
-        "--min-side", type=int, default=512, help="least height and width of an image, pixels"
+        "--min-side", type=whole(1), default=512, help="least height and width of an image, pixels"
     )
-    parser.add_argument("--shard-megabytes", type=float, default=128, help="size of a chunk file")
-    args = parser.parse_args()
+    parser.add_argument("--shard-megabytes", type=number(0.001), default=128, help="size of a chunk file")
+    args = parse(parser)
     try:
         dataset = ReferenceDataset(
             args.source, split=args.split, neighbours=args.neighbours, gt_size=args.min_side, seed=0

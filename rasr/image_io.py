@@ -142,7 +142,11 @@ def content_hash(path: str | Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that is renamed onto it when the block ends without an error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise RasrError(f"{path.parent} cannot be made a folder ({reason}); give another path") from error
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")  # short: long file names stay writable
     try:
         yield temporary

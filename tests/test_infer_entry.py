@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from rasr.data import read_rows, write_manifest
 from rasr.image_io import content_hash, read_image, write_png
 from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index
@@ -206,3 +208,98 @@ def test_typo_is_an_error(folder):
     done = infer(folder, input=folder / "input", indx=folder / "index")
     assert done.returncode != 0
     assert "indx" in done.stderr
+
+
+@pytest.fixture
+def listed(folder, tmp_path) -> Path:
+    """A manifest of three rows: lq beside a sharp image, an image alone, a photograph without references."""
+    for name in ("set/lq/a.png", "set/lq/b.png", "set/sharp/a.png", "set/lq/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20 if "lq" in name else 36), (200, 30, 30)).save(tmp_path / name)
+    (tmp_path / "set/lq/a.txt").write_text("from the sidecar")
+    (tmp_path / "set/lq/b.txt").write_text("b by sidecar")
+    shutil.copytree(folder / "database", tmp_path / "refs")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/test.csv").write_text(
+        "image,split,prompt,references,lq\n"
+        "../set/sharp/a.png,test,told by the row,../refs/red/red.png;../refs/blue/blue.png,../set/lq/a.png\n"
+        "../set/lq/b.png,test,,../refs/blue/blue.png,\n"
+        ",test,,,../set/lq/c.png\n"
+        "../set/sharp/a.png,other,,,\n"
+    )
+    return tmp_path / "lists/test.csv"
+
+
+def test_a_manifest_brings_photographs_prompts_and_references(folder, listed):
+    done = infer(folder, input=listed)
+    assert done.returncode == 0, done.stderr
+    a, b, c = records(folder)
+    assert [Path(record["output"]).relative_to(folder / "output").as_posix() for record in (a, b, c)] == [
+        "a.png", "b.png", "c.png",
+    ]  # fmt: skip
+    assert read_image(a["output"]).shape == (3, 80, 80)  # of the lq, not of the image
+    assert [record["reference"] and Path(record["reference"]).name for record in (a, b, c)] == [
+        "red.png", "blue.png", None,
+    ]  # fmt: skip
+    assert [record["prompt"] for record in (a, b, c)] == ["told by the row, a red wall", "b by sidecar", ""]
+
+
+def test_a_split_and_both_forms_of_a_manifest(folder, listed):
+    done = infer(folder, input=listed, split="other")
+    assert done.returncode == 0, done.stderr
+    (record,) = records(folder)
+    assert record["output"].endswith("output/a.png") and read_image(record["output"]).shape == (3, 144, 80)
+    write_manifest(listed.with_suffix(".parquet"), [replace(row, root=Path()) for row in read_rows(listed)])
+    assert infer(folder, input=listed.with_suffix(".parquet"), split="test").returncode == 0
+    assert len(records(folder)) == 3
+
+
+def test_other_sources_of_references_and_prompts_come_before_the_manifests(folder, listed):
+    def first(**keys):
+        done = infer(folder, input=listed, **keys)
+        assert done.returncode == 0, done.stderr
+        return records(folder)[0]
+
+    assert first(index=folder / "index", category="green")["reference"] == "green/green.png"
+    assert first(reference=folder / "database/blue/blue.png")["reference"].endswith("blue.png")
+    assert first(reference_kind="none")["reference"] is None
+    assert first(reference_kind="self")["reference"] == "self"
+    assert first(prompt="none", prompt_from="lq")["prompt"] == ""
+    assert first(prompt="given", **{"prompt.text": "'a cat'"}, prompt_from="lq")["prompt"] == "a cat"
+    several = first(weights=folder / "backbone", method="refir", references=2)["references"]
+    assert [Path(name).name for name in several] == ["red.png", "blue.png"]
+
+
+def test_mistakes_in_a_manifest_are_one_line(folder, listed):
+    text = listed.read_text()
+    for change, message in (
+        (("refs/blue/blue.png", "refs/lost.png"), "lists/../refs/lost.png: no such reference (2 in all"),
+        (("../set/lq/c.png", "../set/lq/a.png"), "set/lq/a.png is listed twice"),
+        ((",test,", ",train,"), "no row of split 'test'; its splits are: other, train"),
+    ):
+        listed.write_text(text.replace(*change))
+        done = infer(folder, input=listed)
+        assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr
+        assert not (folder / "output").exists()
+
+
+def test_results_never_replace_the_photographs(folder, listed, tmp_path):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for keys in (
+        {"input": listed, "output": tmp_path / "set/lq"},
+        {"input": tmp_path / "set/lq/a.png", "output": tmp_path / "set/lq"},
+    ):
+        done = run_entry(
+            "infer.py", *(f"{key}={value}" for key, value in keys.items()), "weights=x", "device=cpu"
+        )
+        assert done.returncode == 2
+        assert "set/lq/a.png would be written over an original; give another output=" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_folders_may_be_called_by_numbers(folder, tmp_path):
+    shutil.copytree(folder / "told", tmp_path / "2024")
+    keys = {"input": 2024, "output": 5, "weights": folder / "weights.safetensors", "device": "cpu"}
+    done = run_entry("infer.py", *(f"{key}={value}" for key, value in keys.items()), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "5/told.png").is_file()

@@ -9,16 +9,14 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from rasr.data.arguments import run_script
+from rasr.data.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
 from rasr.data.preparation import (
-    RECORD,
-    Job,
     Problems,
     crop_image,
     images_in,
-    map_jobs,
     relative_to_manifest,
-    run_script,
     usable_images,
     write_set,
 )
@@ -43,8 +41,7 @@ def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
             scenes[match[1]][int(match[2])] = path
     if not scenes:
         raise RasrError(f"{source}: no image named like 000_0.png; give the folder CUFED5 itself")
-    if len(scenes) < SCENES:
-        problems.add("scenes are missing", f"{len(scenes)} of {SCENES} are there")
+    problems.expect("scenes", len(scenes), SCENES)
 
     jobs = [Job(path) for scene in scenes.values() for path in scene.values()]
     results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")

@@ -9,17 +9,15 @@ they lie and nothing is copied.
 import argparse
 from pathlib import Path
 
+from rasr.data.arguments import run_script, whole
+from rasr.data.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
 from rasr.data.preparation import (
-    RECORD,
-    Job,
     Problems,
     crop_image,
     images_in,
-    map_jobs,
     relative_to_manifest,
-    remove_stale,
-    run_script,
+    target_of,
     usable_images,
     write_set,
 )
@@ -30,8 +28,10 @@ EXPECTED = 84_991
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crop", type=int, help="cut sides to this length, pixels, to decode less later")
-    parser.add_argument("--min-side", type=int, default=512, help="smaller images are left out, pixels")
+    parser.add_argument(
+        "--crop", type=whole(1), help="cut sides to this length, pixels, to decode less later"
+    )
+    parser.add_argument("--min-side", type=whole(1), default=512, help="smaller images are left out, pixels")
     run_script(
         parser,
         lambda args: prepare(args.input, args.output, args.crop, args.min_side, args.workers),
@@ -47,15 +47,14 @@ def prepare(
     paths = images_in(source)
     if not paths:
         raise RasrError(f"{source}: no image in it; unpack the archives of LSDIR there")
-    if len(paths) < EXPECTED:
-        problems.add("images are missing", f"{EXPECTED - len(paths):,} of {EXPECTED:,}")
+    problems.expect("images", len(paths), EXPECTED)
     jobs = []
     for path in paths:
-        target = output / "train" / path.relative_to(source).with_suffix(".png") if crop else None
+        target = target_of(output / "train", path.relative_to(source)) if crop else None
         jobs.append(Job(path, target, crop, min_side))
     results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
     usable = usable_images(jobs, results, problems)
-    remove_stale(output, ("train",), set(usable.values()))
+    remove_stale(output, usable.values())
     rows = [Row(relative_to_manifest(file, output), "train") for file in usable.values()]
     write_set(output, rows, problems)
     return rows

@@ -12,8 +12,8 @@
 
 Written below --output: train/, test/, reference/ (each with a folder per category), manifest.csv,
 problems.csv, photos.csv (what became of every photograph) and report.html to look at. Originals stay as they
-are, and a second run does only what is missing. What an earlier run wrote below these three folders and this
-one does not is removed.
+are, and a second run does only what is missing. Crops that an earlier run wrote and this one does not are
+removed; files of anybody else stay.
 """
 
 import argparse
@@ -23,21 +23,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rasr.data.arguments import number, run_script, whole
 from rasr.data.curation import Measured, close_pairs, group_duplicates, measure_image, split_category
 from rasr.data.curation_report import ReportPage
+from rasr.data.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
-from rasr.data.preparation import (
-    RECORD,
-    Job,
-    Problems,
-    crop_image,
-    images_in,
-    map_jobs,
-    relative_to_manifest,
-    remove_stale,
-    run_script,
-    write_set,
-)
+from rasr.data.preparation import Problems, crop_image, images_in, relative_to_manifest, target_of, write_set
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, read_sidecar
 
@@ -63,19 +54,21 @@ class Choice:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crop", type=int, default=768, help="side of the crops, pixels")
+    parser.add_argument("--crop", type=whole(1), default=768, help="side of the crops, pixels")
     parser.add_argument(
-        "--short-side", type=int, default=1024, help="larger photographs are shrunk to this, pixels"
+        "--short-side", type=whole(1), default=1024, help="larger photographs are shrunk to this, pixels"
     )
     parser.add_argument(
-        "--min-sharpness", type=float, default=12.0, help="of the sharpest parts, see the report"
+        "--min-sharpness", type=number(0), default=12.0, help="of the sharpest parts, see the report"
     )
     parser.add_argument(
-        "--max-distance", type=int, default=64, help="of 256 bits, between hashes of one picture"
+        "--max-distance", type=whole(0, 255), default=64, help="of 256 bits, between hashes of one picture"
     )
-    parser.add_argument("--train", type=int, default=40, help="training images per category")
-    parser.add_argument("--test", type=int, default=5, help="test images per category")
-    parser.add_argument("--min-reference", type=int, default=10, help="least reference images per category")
+    parser.add_argument("--train", type=whole(1), default=40, help="training images per category")
+    parser.add_argument("--test", type=whole(0), default=5, help="test images per category")
+    parser.add_argument(
+        "--min-reference", type=whole(0), default=10, help="least reference images per category"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     run_script(parser, prepare, __file__)
 
@@ -92,7 +85,7 @@ def prepare(args: argparse.Namespace) -> list[Row]:
     jobs = [
         Job(
             args.input / photo.name,
-            target_of(args.output, choice.fates[photo.name], photo.name),
+            target_of(args.output / choice.fates[photo.name], photo.name),
             args.crop,
             min_side=args.crop,
             short_side=args.short_side,
@@ -101,14 +94,14 @@ def prepare(args: argparse.Namespace) -> list[Row]:
         if photo.name in kept
     ]
     # Stale crops first: an interrupted run must not leave an image in the split that it has left.
-    stale = remove_stale(args.output, SPLITS, {job.target for job in jobs})
+    stale = remove_stale(args.output, [job.target for job in jobs])
     if stale:
         log.info("%d crops of an earlier run removed", stale)
     map_jobs(crop_image, jobs, args.output / RECORD, workers=args.workers, description="cropping")
 
     rows = [
         Row(
-            relative_to_manifest(target_of(args.output, split, photo.name), args.output),
+            relative_to_manifest(target_of(args.output / split, photo.name), args.output),
             split,
             photo.category,
             read_sidecar(args.input / photo.name),
@@ -168,11 +161,6 @@ def choose(args: argparse.Namespace, problems: Problems) -> Choice:
     return choice
 
 
-def target_of(output: Path, split: str, name: str) -> Path:
-    """Return where a photograph's crop lies; the old extension stays: a.jpg and a.png may both be there."""
-    return output / split / f"{name}.png"
-
-
 def write_photos(choice: Choice, path: Path) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -226,7 +214,7 @@ def write_report(choice: Choice, args: argparse.Namespace, problems: Problems, p
     for split in SPLITS:
         page.heading(f"{split}: {len(choice.of(split))}")
         page.strip(
-            (target_of(args.output, split, photo.name), photo.category)
+            (target_of(args.output / split, photo.name), photo.category)
             for category in categories
             for photo in [photo for photo in choice.of(split) if photo.category == category][:4]
         )

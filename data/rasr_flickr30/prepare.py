@@ -9,17 +9,15 @@ import argparse
 import logging
 from pathlib import Path
 
+from rasr.data.arguments import run_script, whole
+from rasr.data.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
 from rasr.data.preparation import (
-    RECORD,
-    Job,
     Problems,
     crop_image,
     images_in,
-    map_jobs,
     relative_to_manifest,
-    remove_stale,
-    run_script,
+    target_of,
     usable_images,
     write_set,
 )
@@ -33,7 +31,7 @@ EXPECTED = {"train": 40, "test": 5, "reference": 100}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crop", type=int, default=768, help="side of the crops, pixels")
+    parser.add_argument("--crop", type=whole(1), default=768, help="side of the crops, pixels")
     run_script(parser, lambda args: prepare(args.input, args.output, args.crop, args.workers), __file__)
 
 
@@ -42,8 +40,8 @@ def prepare(source: Path, output: Path, crop: int = 768, workers: int = 0) -> li
     problems = Problems()
     jobs, owners = [], []
     for category, split, path in find_images(source, problems):
-        relative = path.relative_to(source / category / split).with_suffix(".png")
-        cut = Job(path, output / split / category / relative, crop, min_side=crop)
+        relative = path.relative_to(source / category / split)
+        cut = Job(path, target_of(output / split / category, relative), crop, min_side=crop)
         jobs.append(Job(path) if split == "test" else cut)
         owners.append((category, split))
     results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
@@ -53,7 +51,7 @@ def prepare(source: Path, output: Path, crop: int = 768, workers: int = 0) -> li
         for job, (category, split) in zip(jobs, owners, strict=True)
         if job.source in usable and split != "reference"
     ]
-    remove_stale(output, ("train", "reference"), set(usable.values()))
+    remove_stale(output, usable.values())
     manifest = write_set(output, rows, problems)
     references = sum(
         owner[1] == "reference" and job.source in usable for job, owner in zip(jobs, owners, strict=True)
@@ -68,8 +66,7 @@ def find_images(source: Path, problems: Problems) -> list[tuple[str, str, Path]]
     categories = [path.name for path in sorted(source.iterdir()) if path.is_dir() and path.name[0] != "."]
     if not any((source / name / "train").is_dir() for name in categories):
         raise RasrError(f"{source}: no folder <category>/train in it; it must hold one folder per category")
-    if len(categories) < CATEGORIES:
-        problems.add("categories are missing", f"{len(categories)} of {CATEGORIES} are there")
+    problems.expect("categories", len(categories), CATEGORIES)
     found = []
     for category in categories:
         for split, expected in EXPECTED.items():

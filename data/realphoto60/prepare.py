@@ -7,16 +7,14 @@ references come from an index of DIV2K (`python index.py database=DIV2K_train_HR
 import argparse
 from pathlib import Path
 
+from rasr.data.arguments import run_script, whole
+from rasr.data.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
 from rasr.data.preparation import (
-    RECORD,
-    Job,
     Problems,
     crop_image,
     images_in,
-    map_jobs,
     relative_to_manifest,
-    run_script,
     usable_images,
     write_set,
 )
@@ -28,7 +26,7 @@ PHOTOS = 60
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=int, default=PHOTOS, help="how many there should be")
+    parser.add_argument("--photos", type=whole(1), default=PHOTOS, help="how many there should be")
     run_script(parser, lambda args: prepare(args.input, args.output, args.photos, args.workers), __file__)
 
 
@@ -38,8 +36,7 @@ def prepare(source: Path, output: Path, photos: int = PHOTOS, workers: int = 0) 
     paths = images_in(source)
     if not paths:
         raise RasrError(f"{source}: no image in it; give the folder of the photos")
-    if len(paths) < photos:
-        problems.add("photos are missing", f"{len(paths)} of {photos} are there")
+    problems.expect("photos", len(paths), photos)
     jobs = [Job(path) for path in paths]
     results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="photos")
     usable = usable_images(jobs, results, problems)

@@ -7,16 +7,14 @@ taken.
 import argparse
 from pathlib import Path
 
+from rasr.data.arguments import run_script
+from rasr.data.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
 from rasr.data.preparation import (
-    RECORD,
-    Job,
     Problems,
     crop_image,
     images_in,
-    map_jobs,
     relative_to_manifest,
-    run_script,
     usable_images,
     write_set,
 )
@@ -36,8 +34,7 @@ def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
     images = images_in(source / "input")
     if not images:
         raise RasrError(f"{source}: no image in input/; it must hold the folders input and ref")
-    if len(images) < PAIRS:
-        problems.add("pairs are missing", f"{len(images)} of {PAIRS} are there")
+    problems.expect("pairs", len(images), PAIRS)
     references = {path.stem.removesuffix("_ref"): path for path in images_in(source / "ref")}
 
     jobs = [Job(path) for path in (*images, *references.values())]

@@ -1,4 +1,4 @@
-"""Training, validation and test loaders for Lightning, sharded over the ranks and resumable."""
+"""Training and validation loaders for Lightning, sharded over the ranks and resumable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from rasr.data.dataset import CropDataset, ReferenceDataset
 from rasr.data.mixing import MixedDataset, MixedOrder, Source, as_sources
 from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
+from rasr.data.settings import check_whole
 from rasr.data.shards import ShardDataset, is_shards
 from rasr.data.skips import SkipLog
-from rasr.data.whole_images import WholeImageDataset
 from rasr.errors import RasrError
 
 Sources = str | Path | Sequence[Mapping[str, Any]]
@@ -24,18 +24,15 @@ class RASRDataModule(pl.LightningDataModule):
 
     The training module degrades: `degradation(batch["gt"], seeds=batch["seed"])`. Validation samples are
     the same in every epoch: the centre of the image and of its first draw of a reference, a fixed seed.
-    Test samples are whole images (:class:`rasr.data.whole_images.WholeImage`), one to a batch.
     """
 
     def __init__(
         self,
-        train: Sources | None,
+        train: Sources,
         *,
         val: Sources | None,
-        test: Sources | None,
         train_split: str,
         val_split: str,
-        test_split: str,
         neighbours: str | Path | None,
         two_crops: bool,
         max_overlap: float,
@@ -52,12 +49,10 @@ class RASRDataModule(pl.LightningDataModule):
         Args:
             train: manifest, folder or shards of the training images; or a list of such sets, mappings with
                 `path`, `weight` and, where they differ from the keys below, `split`, `neighbours` and
-                `two_crops` (:class:`rasr.data.mixing.Source`). None for a set that is for testing alone.
+                `two_crops` (:class:`rasr.data.mixing.Source`).
             val: likewise for validation, where weights play no part; None goes without.
-            test: likewise for testing, one set.
             train_split: rows of `train` to use, if it is a manifest.
             val_split: likewise of `val`.
-            test_split: likewise of `test`.
             neighbours: Parquet file of references (:mod:`rasr.data.neighbours`), in place of those of the
                 manifests.
             two_crops: in training and validation, the reference is another crop of the image itself.
@@ -71,8 +66,10 @@ class RASRDataModule(pl.LightningDataModule):
             skipped: CSV file that records samples which could not be read; None keeps no file.
         """
         super().__init__()
-        self.train, self.val, self.test = train, val, test
-        self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
+        check_whole("data.batch_size", batch_size, least=1)
+        check_whole("data.num_workers", num_workers, least=0)
+        self.train, self.val = train, val
+        self.train_split, self.val_split = train_split, val_split
         self.neighbours, self.two_crops, self.max_overlap = neighbours, two_crops, max_overlap
         self.gt_size, self.seed = gt_size, seed
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -80,15 +77,14 @@ class RASRDataModule(pl.LightningDataModule):
         self.skipped = skipped
         self.train_set: CropDataset | MixedDataset | None = None
         self.val_set: CropDataset | MixedDataset | None = None
-        self.test_set: WholeImageDataset | None = None
         self._train_order: MixedOrder | None = None
         self._skip_log: SkipLog | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """List and check the images; a second call does nothing."""
-        if self.train is None and stage == "fit":
-            raise RasrError("data.train is null: this set is for testing; give training images")
-        if self.train_set is None and self.train is not None and stage in (None, "fit"):
+        if self.train is None:
+            raise RasrError("data.train is null; give training images")
+        if self.train_set is None and stage in (None, "fit"):
             sources = self._sources(self.train, self.train_split)
             sets = [self._open(source, random_crop=self.random_crop, hflip=self.hflip) for source in sources]
             self.train_set = sets[0] if len(sets) == 1 else MixedDataset(sets)
@@ -99,27 +95,12 @@ class RASRDataModule(pl.LightningDataModule):
             sources = self._sources(self.val, self.val_split)
             sets = [self._open(source, random_crop=False, hflip=False, is_fixed=True) for source in sources]
             self.val_set = sets[0] if len(sets) == 1 else MixedDataset(sets)
-        if self.test_set is None and self.test is not None and stage in (None, "test", "predict"):
-            first, *others = self._sources(self.test, self.test_split)
-            if others:
-                raise RasrError(
-                    f"data.test has {1 + len(others)} sets; give one, and test the others by themselves"
-                )
-            self.test_set = WholeImageDataset(
-                first.path, split=first.split, seed=self.seed, neighbours=first.neighbours
-            )
 
     def train_dataloader(self) -> ResumableDataLoader:
         return self._loader(self.train_set, self._train_order, shuffle=True)
 
     def val_dataloader(self) -> ResumableDataLoader | list:
         return [] if self.val_set is None else self._loader(self.val_set, len(self.val_set))
-
-    def test_dataloader(self) -> ResumableDataLoader | list:
-        return [] if self.test_set is None else self._loader(self.test_set, len(self.test_set), batch_size=1)
-
-    def predict_dataloader(self) -> ResumableDataLoader | list:
-        return self.test_dataloader()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Record what the loader had to skip."""
@@ -135,16 +116,16 @@ class RASRDataModule(pl.LightningDataModule):
         settings |= {"gt_size": self.gt_size, "seed": self.seed}
         settings |= {"two_crops": source.two_crops, "max_overlap": self.max_overlap}
         if is_shards(source.path):
+            if source.neighbours is not None:
+                raise RasrError(
+                    f"neighbours={source.neighbours} does not go with the shards {source.path}, which hold "
+                    "their references; give this set neighbours: null, or pack it again with --neighbours"
+                )
             return ShardDataset(source.path, **settings)
         return ReferenceDataset(source.path, split=source.split, neighbours=source.neighbours, **settings)
 
     def _loader(
-        self,
-        dataset: Dataset,
-        order: int | MixedOrder,
-        *,
-        shuffle: bool = False,
-        batch_size: int | None = None,
+        self, dataset: Dataset, order: int | MixedOrder, *, shuffle: bool = False
     ) -> ResumableDataLoader:
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = ResumableDistributedSampler(
@@ -152,7 +133,7 @@ class RASRDataModule(pl.LightningDataModule):
         )
         return ResumableDataLoader(
             dataset,
-            batch_size=batch_size or self.batch_size,
+            batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -194,10 +194,15 @@ class ReferenceDataset(CropDataset):
             settings: of :class:`CropDataset`.
         """
         super().__init__(**settings)
+        if neighbours is not None and self.two_crops:
+            raise RasrError(
+                f"{source}: neighbours={neighbours} and two_crops=true exclude each other; give this set "
+                "neighbours: null or two_crops: false"
+            )
         self.source = Path(source)
         self.rows = read_rows(source, split)
         self._check_ground_truth(split)
-        if neighbours is not None and not self.two_crops:
+        if neighbours is not None:
             self.rows = attach_neighbours(self.rows, neighbours)
         self._check_references(split)
         check_files(self.source, self._files(), self.gt_size)
@@ -230,7 +235,7 @@ class ReferenceDataset(CropDataset):
         if blind:
             raise RasrError(
                 f"{self.source}: {len(blind)} of {len(self.rows)} rows of split {split!r} have no ground "
-                f"truth, the first is {blind[0].id}; such a set can be data.test only"
+                f"truth, the first is {blind[0].id}; such a set is for infer.py input="
             )
         repeated = [image for image, count in Counter(row.image for row in self.rows).items() if count > 1]
         if repeated:

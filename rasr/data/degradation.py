@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rasr.data.degradation_parameters import SampleParameters, draw_parameters, parse_parameters
 from rasr.data.degradation_steps import add_noise, blur, jpeg, quantize, resize, sharpen
 from rasr.data.seeding import SampleRandom, sample_seed
+from rasr.data.settings import check_whole
 from rasr.errors import RasrError
 
 PRESETS = ("osediff", "realesrgan", "bicubic", "fixed")
@@ -57,6 +58,7 @@ class RealESRGANDegradation(nn.Module):
                 f"degradation preset={preset} with parameters={parameters}: "
                 "give preset=fixed its parameters, and no other preset any"
             )
+        check_whole("degradation.scale", scale, least=1)
         self.preset = preset
         self.scale = scale
         self.fixed = None if parameters is None else parse_parameters(parameters)

@@ -16,6 +16,8 @@ Parsed = TypeVar("Parsed")
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 RESIZE_DIRECTIONS = ("up", "down", "keep")
+MAX_FACTOR = 8  # of given parameters: beyond it a photograph no longer fits into memory
+MAX_NOISE = 255
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,13 @@ class StageParameters:
 
     def __post_init__(self) -> None:
         _check_mode("resize_mode", self.resize_mode)
-        if self.resize_factor <= 0:
-            raise RasrError(f"resize_factor={self.resize_factor} is not above 0; give a positive number")
-        if self.noise_level < 0:
-            raise RasrError(f"noise_level={self.noise_level} is negative; give 0 or more")
+        _check_flags(self, "is_gaussian", "is_gray")
+        if not 0 < self.resize_factor <= MAX_FACTOR:
+            raise RasrError(
+                f"resize_factor={self.resize_factor} is not in (0, {MAX_FACTOR}]; give such a number"
+            )
+        if not 0 <= self.noise_level <= MAX_NOISE:
+            raise RasrError(f"noise_level={self.noise_level} is not in [0, {MAX_NOISE}]; give such a number")
         if self.jpeg_quality is not None and not 0 < self.jpeg_quality <= 100:
             raise RasrError(
                 f"jpeg_quality={self.jpeg_quality} is not in (0, 100]; give such a number, or null"
@@ -109,6 +114,7 @@ class SampleParameters:
 
     def __post_init__(self) -> None:
         _check_mode("final_mode", self.final_mode)
+        _check_flags(self, "is_sharpened", "is_jpeg_last")
 
 
 def draw_parameters(rng: SampleRandom, *, is_sharpened: bool) -> SampleParameters:
@@ -162,6 +168,13 @@ def _build(cls: type[Parsed], given: Mapping[str, Any], place: str) -> Parsed:
         raise RasrError(
             f"degradation {place}: a value is of a wrong type ({error}); give a number"
         ) from error
+
+
+def _check_flags(parameters: object, *names: str) -> None:
+    for name in names:
+        value = getattr(parameters, name)
+        if not isinstance(value, bool):
+            raise RasrError(f"{name}={value} is neither true nor false; give one of them")
 
 
 def _check_mode(name: str, mode: str) -> None:

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from rasr.cli import entry_point
 from rasr.data.degradation import RealESRGANDegradation
 from rasr.data.seeding import sample_seed
+from rasr.data.settings import check_crop, check_whole
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, content_hash, list_images, read_image, write_png
 
 RECORD = "parameters.jsonl"
+KINDS = ("gt", "lq")  # folders of the results
 
 logger = logging.getLogger("rasr.data.degrade")
 
@@ -30,21 +32,20 @@ logger = logging.getLogger("rasr.data.degrade")
 def main(cfg: DictConfig) -> None:
     _check(cfg)
     degradation = instantiate(cfg.degradation)
-    made, bad = make_test_set(cfg.input, cfg.output, degradation, seed=cfg.seed, gt_size=cfg.gt_size)
+    source, output = Path(str(cfg.input)), Path(str(cfg.output))  # a name like 2024 comes as a number
+    made, bad = make_test_set(source, output, degradation, seed=cfg.seed, gt_size=cfg.gt_size)
     logger.info("%d images degraded, %s", made, cfg.output)
     if bad:
         raise RasrError(f"{len(bad)} passed over, the rest is done; mend or remove, first: {bad[0]}")
 
 
 def _check(cfg: DictConfig) -> None:
-    for name, is_needed in (("seed", True), ("scale", True), ("gt_size", False)):
-        value = cfg[name]
-        if not isinstance(value, int) and (is_needed or value is not None):
-            raise RasrError(f"{name}={value} is not a whole number; give one")
-    if cfg.scale < 1:
-        raise RasrError(f"scale={cfg.scale} enlarges; give at least 1")
-    if cfg.gt_size is not None and (cfg.gt_size < 1 or cfg.gt_size % cfg.scale):
-        raise RasrError(f"gt_size={cfg.gt_size} is not a multiple of scale={cfg.scale}; give one that is")
+    if not isinstance(cfg.seed, int):
+        raise RasrError(f"seed={cfg.seed} is not a whole number; give one")
+    if cfg.gt_size is None:
+        check_whole("scale", cfg.scale, least=1)
+    else:
+        check_crop(cfg.gt_size, cfg.scale)
 
 
 def make_test_set(
@@ -140,13 +141,22 @@ def _plan(source: Path, output: Path) -> list[tuple[Path, str]]:
     images = list_images(source)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise RasrError(f"output={output} lies inside input={source}; give a folder outside it")
+    results = [(output / kind).resolve() for kind in KINDS]
+    for path in images:  # whose results would replace them, or be taken for the results of an earlier run
+        if any(path.resolve().is_relative_to(folder) for folder in results):
+            raise RasrError(f"input={path} lies among the results in output={output}; give another folder")
     owners: dict[str, Path] = {}
     for path in images:
         name = Path(_below(path, source)).with_suffix(".png").as_posix()
         if other := owners.get(name.lower()):  # some file systems do not tell upper from lower case
             raise RasrError(f"{other} and {path} would both become {name}; rename one of them")
         owners[name.lower()] = path
-    return [(path, Path(_below(path, source)).with_suffix(".png").as_posix()) for path in images]
+    targets = [(path, Path(_below(path, source)).with_suffix(".png").as_posix()) for path in images]
+    originals = {path.resolve() for path in images}
+    for target in (output / kind / name for kind in KINDS for _, name in targets):
+        if target.resolve() in originals:
+            raise RasrError(f"{target} is one of the images of input={source}; give another output=")
+    return targets
 
 
 def _below(path: Path, source: Path) -> str:
@@ -154,7 +164,7 @@ def _below(path: Path, source: Path) -> str:
 
 
 def _files(entry: dict[str, Any], output: Path) -> Iterator[Path]:
-    return (output / entry[kind] for kind in ("gt", "lq"))
+    return (output / entry[kind] for kind in KINDS)
 
 
 def _read_record(path: Path) -> dict[str, dict[str, Any]]:

@@ -49,7 +49,7 @@ class Kernel:
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
             raise RasrError(f"kernel shape={self.shape} is unknown; use one of {', '.join(SHAPES)}")
-        if not (1 <= self.size <= MAX_SIZE and self.size % 2):
+        if not (1 <= self.size <= MAX_SIZE and self.size % 2 == 1):
             raise RasrError(f"kernel size={self.size} does not fit; give an odd number up to {MAX_SIZE}")
         needed = _needed_fields(self.shape)
         for name in ("sigma_x", "sigma_y", "theta", "beta", "cutoff"):
@@ -57,6 +57,8 @@ class Kernel:
             if (value is not None) != (name in needed):
                 mend = f"give it {', '.join(needed)} and nothing else"
                 raise RasrError(f"kernel {name}={value} does not go with shape={self.shape}; {mend}")
+            if value is not None and not -math.inf < value < math.inf:
+                raise RasrError(f"kernel {name}={value} is not finite; give a finite number")
             if value is not None and value <= 0 and name != "theta":
                 raise RasrError(f"kernel {name}={value} is not above 0; give a positive number")
 

@@ -29,7 +29,7 @@ class Row:
     prompt: str = ""
     references: tuple[str, ...] = ()
     lq: str = ""
-    """A given low-quality image, for the test loader; training and validation degrade `image` themselves."""
+    """A given low-quality image, for infer.py; training and validation degrade `image` themselves."""
     place: str = ""
     """Where it was read, for messages ("line 7", "row 3"); "" if it was not read from a manifest."""
     root: Path = Path()

@@ -33,8 +33,8 @@ class Source:
 
 def as_sources(given: str | Path | Sequence[Mapping[str, Any]], **defaults: Any) -> list[Source]:
     """Read what a configuration says: one path, or a list of mappings with the fields of :class:`Source`."""
-    if isinstance(given, str | Path):
-        return [Source(given, **defaults)]
+    if isinstance(given, str | Path | int):  # a name like 2024 comes as a number
+        return [Source(str(given), **defaults)]
     known = {field.name for field in fields(Source)}
     sources = []
     for entry in [given] if isinstance(given, Mapping) else given:
@@ -44,7 +44,7 @@ def as_sources(given: str | Path | Sequence[Mapping[str, Any]], **defaults: Any)
             raise RasrError(
                 f"data set {entry['path']}: unknown key {unknown[0]!r}; it may have {sorted(known)}"
             )
-        source = Source(**{**defaults, **entry})
+        source = Source(**{**defaults, **entry, "path": str(entry["path"])})
         if not source.weight > 0:
             raise RasrError(
                 f"data set {source.path}: weight={source.weight} is not positive; leave the set out"

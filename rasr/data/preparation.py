@@ -1,27 +1,21 @@
-"""What the scripts `data/<set>/prepare.py` share: command line, cheap re-runs, crops, manifest, report.
+"""What the scripts `data/<set>/prepare.py` share: crops, manifest, report of problems.
 
-No original is ever altered: whatever is written lies under the output folder, which must not lie inside the
-originals. A record of every finished file (`prepared.json`) makes a second run, or one after an
-interruption, do only what is missing.
+No original is ever altered: whatever is written lies under the output folder; neither it nor the folder of
+the originals may lie inside the other, and no target may be an original.
 """
 
-import argparse
 import csv
 import io
-import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from rasr.data.jobs import Job
 from rasr.data.manifest import Row, read_manifest, write_manifest
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, list_images, read_pixels, to_tensor, write_png
@@ -29,24 +23,7 @@ from rasr.image_ops import resize_bicubic
 
 logger = logging.getLogger(__name__)
 
-RECORD = "prepared.json"
-SAVE_EVERY = 500
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Job:
-    """One original to look at, and what is to be made of it."""
-
-    source: Path
-    target: Path | None = None
-    """PNG to write; None writes nothing."""
-    crop: int | None = None
-    """Sides of the target are at most this, in pixels, cut from the centre; None keeps them."""
-    min_side: int = 1
-    """Smaller originals cannot be used, in pixels."""
-    short_side: int | None = None
-    """Originals whose short side is longer are shrunk to this before they are cut, in pixels."""
 
 
 class Problems:
@@ -54,15 +31,23 @@ class Problems:
 
     def __init__(self) -> None:
         self.cases: dict[str, list[str]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
 
-    def add(self, kind: str, what: object) -> None:
+    def add(self, kind: str, what: object, count: int = 1) -> None:
+        """Note a case; `count` is how many things it stands for."""
         self.cases[kind].append(str(what))
+        self.counts[kind] += count
+
+    def expect(self, things: str, found: int, expected: int) -> None:
+        """Note how many of the things that should be there are missing, if any."""
+        if found < expected:
+            self.add(f"{things} are missing", f"{found:,} of {expected:,} are there", expected - found)
 
     def log(self) -> None:
         """Log the count and the first cases of every kind."""
         for kind, cases in self.cases.items():
             rest = f"; and {len(cases) - SHOWN} more" if len(cases) > SHOWN else ""
-            logger.warning("%d %s: %s%s", len(cases), kind, "; ".join(cases[:SHOWN]), rest)
+            logger.warning("%s %s: %s%s", f"{self.counts[kind]:,}", kind, "; ".join(cases[:SHOWN]), rest)
 
     def write(self, path: Path) -> None:
         """Write every case to a CSV file, unless it says so already; no case leaves no file."""
@@ -77,40 +62,14 @@ class Problems:
                 temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def run_script(
-    parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace], object], script: str
-) -> None:
-    """Add the arguments that all scripts have, check them and run; mistakes become one line.
-
-    Args:
-        parser: with the script's own arguments.
-        prepare: the script's work.
-        script: its `__file__`; the default output is the folder `images` beside it.
-    """
-    default = Path(script).resolve().parent / "images"
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    parser.add_argument("--input", type=Path, required=True, help="folder of the originals")
-    parser.add_argument("--output", type=Path, default=default, help="folder to write to")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes; 0 uses this one alone"
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        args = parser.parse_args()
-        if not args.input.is_dir():
-            raise RasrError(f"{args.input}: no such folder; give the set's own as --input")
-        if args.output.resolve().is_relative_to(args.input.resolve()):
-            raise RasrError(f"--output {args.output} lies inside the originals; give another folder")
-        prepare(args)
-    except RasrError as error:
-        parser.exit(2, f"error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "interrupted; run the same command again to go on\n")
-
-
 def images_in(folder: Path) -> list[Path]:
     """List the images of a folder; none if it is missing or empty."""
     return list_images(folder) if folder.is_dir() and any(folder.iterdir()) else []
+
+
+def target_of(folder: Path, relative: Path | str) -> Path:
+    """Return where an original's PNG lies; the old extension stays: a.jpg and a.png may both be there."""
+    return folder / f"{relative}.png"
 
 
 def crop_image(job: Job) -> dict:
@@ -143,55 +102,6 @@ def centre_crop(image: Tensor, side: int | None) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def map_jobs(
-    function: Callable[[Job], dict],
-    jobs: Sequence[Job],
-    record: Path,
-    *,
-    workers: int,
-    description: str,
-) -> list[dict]:
-    """Run a function over originals and return its results, in order.
-
-    Results are kept in `record`, and used again while the original (size and time of change), the job and
-    its target are the same.
-
-    Args:
-        function: importable by name; returns what JSON can hold.
-        jobs: what to do.
-        record: JSON file; it may serve several calls with different functions.
-        workers: processes; 0 uses this one alone.
-        description: of the progress bar.
-    """
-    known = _read_record(record)
-    keys = [_key(function, job) for job in jobs]
-    stamps = [_stamp(job.source) for job in jobs]
-    todo = [
-        index
-        for index, (job, key, stamp) in enumerate(zip(jobs, keys, stamps, strict=True))
-        if key not in known or known[key]["stamp"] != stamp or not _is_made(job, known[key]["result"])
-    ]
-    try:
-        with ExitStack() as stack:
-            mapper = map
-            if workers > 1 and len(todo) > 1:
-                pool = stack.enter_context(
-                    ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-                )
-                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-                mapper = pool.map
-            results = mapper(function, [jobs[index] for index in todo])
-            progress = tqdm(results, total=len(todo), desc=description, unit="image", disable=not todo)
-            for done, (index, result) in enumerate(zip(todo, progress, strict=True), start=1):
-                known[keys[index]] = {"stamp": stamps[index], "result": result}
-                if done % SAVE_EVERY == 0:
-                    _write_record(record, known)
-    finally:
-        if todo:
-            _write_record(record, known)
-    return [known[key]["result"] for key in keys]
-
-
 def usable_images(jobs: Sequence[Job], results: Sequence[dict], problems: Problems) -> dict[Path, Path]:
     """Return {original: the file to list} for what can be used; note the others as problems.
 
@@ -212,14 +122,6 @@ def usable_images(jobs: Sequence[Job], results: Sequence[dict], problems: Proble
     return usable
 
 
-def remove_stale(output: Path, folders: Sequence[str], kept: set[Path]) -> int:
-    """Remove the PNGs in these folders of the output that an earlier run wrote and this one did not."""
-    stale = [path for name in folders for path in (output / name).rglob("*.png") if path not in kept]
-    for path in stale:
-        path.unlink()
-    return len(stale)
-
-
 def relative_to_manifest(path: Path, output: Path) -> str:
     """Return a path as the manifest in the output folder names it."""
     return Path(os.path.relpath(path, output)).as_posix()
@@ -228,8 +130,8 @@ def relative_to_manifest(path: Path, output: Path) -> str:
 def write_set(output: Path, rows: list[Row], problems: Problems, *, parquet: bool = False) -> Path:
     """Write the manifest and `problems.csv`, log counts and return the manifest's path.
 
-    References that were assigned to an image since the last run stay, and a manifest that would not change
-    is not written again.
+    References that were assigned to an image since the last run stay as long as their files are there, and a
+    manifest that would not change is not written again.
     """
     problems.log()
     problems.write(output / "problems.csv")
@@ -237,8 +139,7 @@ def write_set(output: Path, rows: list[Row], problems: Problems, *, parquet: boo
         raise RasrError("nothing usable was found; compare the folder with the layout in data/README.md")
     path = output / ("manifest.parquet" if parquet else "manifest.csv")
     old = [replace(row, place="", root=Path()) for row in read_manifest(path)] if path.is_file() else []
-    assigned = {row.id: row.references for row in old}
-    rows = [row if row.references else replace(row, references=assigned.get(row.id, ())) for row in rows]
+    rows = _keep_references(rows, {row.id: row.references for row in old}, output)
     if rows != old:
         write_manifest(path, rows)
     counts: dict[str, int] = defaultdict(int)
@@ -248,34 +149,14 @@ def write_set(output: Path, rows: list[Row], problems: Problems, *, parquet: boo
     return path
 
 
-def _key(function: Callable, job: Job) -> str:
-    parts = {name: str(value) for name, value in asdict(job).items()}
-    return json.dumps([function.__name__, *parts.values()])
-
-
-def _stamp(path: Path) -> list[int]:
-    """Return what changes with a file; empty if it is missing."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _is_made(job: Job, result: dict) -> bool:
-    """Whether the job's target is there, or was never to be made."""
-    if job.target is None or "fault" in result or min(result["width"], result["height"]) < job.min_side:
-        return True
-    return job.target.is_file()
-
-
-def _read_record(path: Path) -> dict[str, dict]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_record(path: Path, known: dict[str, dict]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(known), encoding="utf-8")
+def _keep_references(rows: list[Row], assigned: dict[str, tuple[str, ...]], output: Path) -> list[Row]:
+    """Give rows without references those of the old manifest whose files are still there."""
+    kept, lost = [], 0
+    for row in rows:
+        old = row.references or assigned.get(row.id, ())
+        present = tuple(path for path in old if (output / path).is_file())
+        lost += present != old
+        kept.append(replace(row, references=present))
+    if lost:
+        logger.warning("%d rows lost references; run index.py assign= again", lost)
+    return kept

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from rasr.cli import entry_point
+from rasr.data.settings import check_crop, check_whole
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, to_uint8
 from rasr.image_ops import resize_bicubic
@@ -29,16 +30,17 @@ logger = logging.getLogger("rasr.data.preview")
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="preview")
 @entry_point
 def main(cfg: DictConfig) -> None:
-    if not isinstance(cfg.rows, int) or cfg.rows < 1:
-        raise RasrError(f"rows={cfg.rows} shows nothing; give a whole number of at least 1")
-    if cfg.gt_size % cfg.scale:
-        raise RasrError(f"gt_size={cfg.gt_size} is not a multiple of scale={cfg.scale}; give one that is")
+    check_whole("rows", cfg.rows, least=1)
+    check_crop(cfg.gt_size, cfg.scale)
+    output = Path(str(cfg.output))
+    if output.suffix.lower() != ".png":
+        raise RasrError(f"output={output} is no PNG; give a name that ends in .png")
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")
     samples = degraded_samples(datamodule.train_dataloader(), instantiate(cfg.degradation))
     rows = list(islice(samples, cfg.rows))
-    draw_sheet(rows, cfg.output)
-    logger.info("%d samples, %s", len(rows), cfg.output)
+    draw_sheet(rows, output)
+    logger.info("%d samples, %s", len(rows), output)
 
 
 def degraded_samples(batches: Iterable[dict[str, Any]], degradation: nn.Module) -> Iterator[dict[str, Any]]:

@@ -140,5 +140,5 @@ def _import_litdata():
     try:
         import litdata
     except ImportError as error:
-        raise RasrError("shards need the package litdata; run: pip install 'rasr[shards]'") from error
+        raise RasrError("shards need the package litdata; run: pip install -e '.[shards]'") from error
     return litdata

@@ -1,8 +1,8 @@
-"""Full-reference metrics under the protocol of the published OSEDiff tables.
+"""PSNR and SSIM, in the conventions under which the field publishes them.
 
-Both work on Y of limited-range YCbCr (ITU-R BT.601, as in MATLAB's `rgb2ycbcr`), with no border cropped.
-On OSEDiff's published RealSR outputs they give the published per-image values. Other conventions give other
-figures on the same images (full-range Y lowers PSNR by 1.32 dB), so never mix tables.
+The same images have other figures under another convention: Y of full range lowers PSNR by exactly
+20 log10(255 / 219) = 1.32 dB, RGB by more, and a cut border changes it again. See `rasr.evaluation.protocol`.
+On OSEDiff's published RealSR outputs these functions give the published per-image values.
 
 Compare saved 8-bit files: rounding is part of what is measured.
 """
@@ -17,57 +17,66 @@ from torch import Tensor
 
 from rasr.errors import RasrError
 
-PROTOCOL = {"name": "osediff", "channel": "Y of limited-range YCbCr (BT.601)", "crop_border": 0}
+COLORS = {
+    "ycbcr": "Y of limited-range YCbCr (BT.601)",
+    "yiq": "Y of full-range YIQ (BT.601)",
+    "rgb": "RGB",
+}
 
 _SSIM_WINDOW = 11
 
 
-def psnr(sr: Tensor, gt: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of Y, 10 log10(1 / (MSE + 1e-8)): identical images give 80.
+def psnr(sr: Tensor, gt: Tensor, *, color: str = "ycbcr") -> Tensor:
+    """Peak signal-to-noise ratio, 10 log10(1 / (MSE + 1e-8)): identical images give 80.
 
     Args:
         sr: (..., 3, H, W), RGB, in [0, 1].
         gt: the same shape and range.
+        color: one of `COLORS`.
 
     Returns:
         (...) float64, dB; higher is better.
     """
-    return _per_image(_psnr, sr, gt)
+    return _per_image(_psnr, sr, gt, color)
 
 
-def ssim(sr: Tensor, gt: Tensor) -> Tensor:
-    """Structural similarity of Y, rounded to 256 levels (Wang et al. 2004: 11x11 Gaussian, sigma 1.5).
+def ssim(sr: Tensor, gt: Tensor, *, color: str = "ycbcr") -> Tensor:
+    """Structural similarity of 256 rounded levels (Wang et al. 2004: 11x11 Gaussian, sigma 1.5).
 
-    As in pyiqa, whose figures the field reports, negative local values count as 0.
+    As in pyiqa, whose figures the field reports, negative local values count as 0, and RGB is the mean of its
+    channels.
 
     Args:
         sr: (..., 3, H, W), RGB, in [0, 1]; at least 11 pixels high and wide.
         gt: the same shape and range.
+        color: one of `COLORS`.
 
     Returns:
         (...) float64 in [0, 1]; higher is better.
     """
-    return _per_image(_ssim, sr, gt)
+    return _per_image(_ssim, sr, gt, color)
 
 
-# What `metrics=[...]` may name.
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}
-
-
-def _per_image(metric: Callable[[np.ndarray, np.ndarray], float], sr: Tensor, gt: Tensor) -> Tensor:
+def _per_image(
+    metric: Callable[[np.ndarray, np.ndarray], float], sr: Tensor, gt: Tensor, color: str
+) -> Tensor:
     if sr.shape != gt.shape or sr.ndim < 3 or sr.shape[-3] != 3:
         raise ValueError(
             f"expected two (..., 3, H, W) of one shape, got {tuple(sr.shape)} and {tuple(gt.shape)}"
         )
     pairs = zip(sr.reshape(-1, *sr.shape[-3:]), gt.reshape(-1, *gt.shape[-3:]), strict=True)
-    values = [metric(_luma(a), _luma(b)) for a, b in pairs]
+    values = [metric(_levels(a, color), _levels(b, color)) for a, b in pairs]
     return torch.tensor(values, dtype=torch.float64).reshape(sr.shape[:-3])
 
 
-def _luma(image: Tensor) -> np.ndarray:
-    """(H, W) float64, in [16, 235]."""
+def _levels(image: Tensor, color: str) -> np.ndarray:
+    """(C, H, W) float64, in [0, 255]: one channel of luma or three of RGB."""
     pixels = image.detach().cpu().double().numpy()
-    return rgb2ycbcr(pixels, channel_axis=0)[0]
+    if color == "rgb":
+        return pixels * 255
+    if color == "yiq":
+        return 255 * np.tensordot([0.299, 0.587, 0.114], pixels, axes=1)[None]
+    return rgb2ycbcr(pixels, channel_axis=0)[:1]
 
 
 def _psnr(sr: np.ndarray, gt: np.ndarray) -> float:
@@ -76,12 +85,13 @@ def _psnr(sr: np.ndarray, gt: np.ndarray) -> float:
 
 
 def _ssim(sr: np.ndarray, gt: np.ndarray) -> float:
-    if min(sr.shape) < _SSIM_WINDOW:
-        height, width = sr.shape
+    if min(sr.shape[1:]) < _SSIM_WINDOW:
+        _, height, width = sr.shape
         raise RasrError(f"SSIM needs {_SSIM_WINDOW} pixels each way, got {width}x{height}; leave ssim out")
     _, similarity = structural_similarity(
         sr.round(),
         gt.round(),
+        channel_axis=0,
         data_range=255,
         gaussian_weights=True,
         sigma=1.5,
@@ -91,4 +101,4 @@ def _ssim(sr: np.ndarray, gt: np.ndarray) -> float:
     # Only where the whole window lies inside the image. The luminance factor is positive, so that clamping
     # the product is pyiqa's clamping of the contrast-structure factor.
     border = _SSIM_WINDOW // 2
-    return float(similarity[border:-border, border:-border].clip(min=0).mean())
+    return float(similarity[:, border:-border, border:-border].clip(min=0).mean())

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rasr.errors import RasrError
+
 RESULTS_FILE = "results.jsonl"
 PARTIAL_FILE = "results.partial.jsonl"
 
@@ -28,7 +30,10 @@ class ResultsLog:
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RasrError(f"output={folder} cannot be made a folder; give another path") from error
         self._partial = self.folder / PARTIAL_FILE
         self._done = {(r["output"], r["content_hash"]): r for r in self._read() if self._holds(r)}
 

@@ -65,7 +65,7 @@ class BranchMethod:
         if references and net.branch is None:
             raise RasrError(
                 f"weights={weights} is a backbone without a reference branch; leave out index= and "
-                "reference=, give the weights of a trained branch, or add method=refir"
+                "reference= (or add reference_kind=none), give a trained branch's weights, or add method=refir"
             )
         _check_latents(self.latents, latents, net, references)
         self.restorer = Restorer(net, **settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.image_io import read_image
+from rasr.image_io import content_hash, read_image, read_sidecar
 from rasr.image_ops import resize_bicubic
 
 if TYPE_CHECKING:
-    from rasr.retrieval import Hit, Retriever
+    from rasr.retrieval import Hit, Query, Retriever
 
 KINDS = ("found", "none", "self", "random")
 
@@ -38,6 +38,29 @@ class Reference:
     """By which things kept about it are found: the content hash of its file, with the box of a crop."""
 
 
+class Listed:
+    """References that a manifest gives, as a policy of `rasr.retrieval`.
+
+    Args:
+        references: of each photograph, best first; none is fine.
+    """
+
+    def __init__(self, references: Mapping[Path, Sequence[Path]]) -> None:
+        self.references = references
+        lost = [path for paths in references.values() for path in paths if not path.is_file()]
+        if lost:
+            raise RasrError(
+                f"{lost[0]}: no such reference ({len(lost)} in all are missing); mend the manifest's column "
+                "references, or give reference_kind=none"
+            )
+
+    def choose(self, query: Query, retriever: Retriever | None = None, k: int = 1) -> list[Hit]:
+        from rasr.retrieval import Hit
+
+        paths = self.references.get(query.path, ())[:k]
+        return [Hit(str(path), 1.0, path, "", read_sidecar(path), content_hash(path)) for path in paths]
+
+
 class ReferenceFinder:
     """Finds the references of a photograph.
 
@@ -47,6 +70,8 @@ class ReferenceFinder:
             the folder of ground truth as `given`.)
         retriever: needed for "random".
         given: an image for all photographs, or a folder with one of each photograph's name.
+        listed: the references that each photograph has in a manifest, best first; they serve where there is
+            neither `given` nor a retriever.
         category: search in this category only.
         k: how many references are wanted.
         temperature: of the shares of several, see `rasr.retrieval.softmax_weights`.
@@ -60,6 +85,7 @@ class ReferenceFinder:
         *,
         retriever: Retriever | None = None,
         given: str | Path | None = None,
+        listed: Mapping[Path, Sequence[Path]] | None = None,
         category: str | None = None,
         k: int = 1,
         temperature: float = 1.0,
@@ -82,7 +108,11 @@ class ReferenceFinder:
             self.policy, self.retriever = Given(given), None
             if Path(given).is_file():
                 read_image(given)  # a file that is no image shows before long work starts
-        self.is_empty = kind == "none" or (kind == "found" and retriever is None and given is None)
+        has_listed = any((listed or {}).values())
+        if kind == "found" and given is None and retriever is None and has_listed:
+            self.policy = Listed(listed)
+        is_without = retriever is None and given is None and not has_listed
+        self.is_empty = kind == "none" or (kind == "found" and is_without)
         self.category = category
         self.k = k
         self.temperature = temperature

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -105,6 +106,33 @@ def test_neighbours_are_read(settings, manifest):
     assert batch["ref"].shape == (2, 3, 16, 16) and module.val_set.has_references
 
 
+def test_neighbours_that_would_not_be_read_are_refused(settings, manifest):
+    with pytest.raises(RasrError, match=r"neighbours=gone\.parquet and two_crops=true exclude each other"):
+        build(settings(neighbours="gone.parquet", two_crops=True))
+    (manifest.parent / "shards").mkdir()
+    (manifest.parent / "shards/index.json").write_text("{}")
+    with pytest.raises(RasrError, match=r"neighbours=gone\.parquet does not go with the shards .*/shards"):
+        build(settings(neighbours="gone.parquet", train=str(manifest.parent / "shards")))
+    mixed = [{"path": str(manifest), "two_crops": True, "neighbours": None}]
+    with pytest.raises(RasrError, match="no such neighbours file"):  # of the validation set alone
+        build(settings(neighbours="gone.parquet", train=mixed))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0 is not a whole number of at least 1"),
+        ({"batch_size": 1.5}, "data.batch_size=1.5 is not a whole number"),
+        ({"num_workers": -1}, "data.num_workers=-1 is not a whole number of at least 0"),
+    ],
+)
+def test_impossible_loaders_are_refused(settings, changes, message):
+    cfg = settings(**changes)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(cfg)
+    assert isinstance(caught.value.__cause__, RasrError) and message in str(caught.value.__cause__)
+
+
 def test_several_sets_mix_by_weight(settings, manifest):
     train = [
         {"path": str(manifest), "weight": 1},
@@ -128,21 +156,9 @@ def test_several_sets_mix_by_weight(settings, manifest):
     assert len(module.val_dataloader()) == 3
 
 
-def test_test_images_come_whole_one_by_one(settings, manifest):
-    module = instantiate(settings(test=str(manifest)))
-    module.setup("test")
-    batches = list(module.test_dataloader())
-    assert [batch["sample_id"] for batch in batches] == [[f"test/{index}.png"] for index in range(3)]
-    assert batches[0]["gt"].shape == (1, 3, 20, 28)
-    module = instantiate(settings(test=str(manifest), test_split="other"))
-    module.setup("predict")
-    assert next(iter(module.predict_dataloader()))["sample_id"] == ["other/0.png"]
-    assert build(settings()).test_dataloader() == []
-
-
-def test_a_set_for_testing_alone_does_not_train(settings):
+def test_training_needs_images(settings):
     module = instantiate(settings(train=None))
-    with pytest.raises(RasrError, match=r"data\.train is null"):
+    with pytest.raises(RasrError, match=r"data\.train is null; give training images"):
         module.setup("fit")
 
 
@@ -205,9 +221,8 @@ def test_every_shipped_data_set_builds(compose, option, tmp_path):
     cfg = compose(overrides)
     module = instantiate(cfg.data)
     assert isinstance(module, RASRDataModule)
-    wanted = "test" if cfg.data.train is None else "fit"
     with pytest.raises(RasrError, match="no such manifest or folder"):
-        module.setup(wanted)
+        module.setup("fit")
 
 
 def test_validation_is_the_same_in_every_epoch_and_training_is_not(settings):

@@ -31,12 +31,12 @@ def shipped():
 
 
 def make(*overrides):
-    """The shipped configuration with overrides below `parameters`."""
+    """The shipped configuration with overrides."""
     cfg = shipped()
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, _, value = override.partition("=")
-        OmegaConf.update(cfg.parameters, key, yaml.safe_load(value), merge=True)
+        OmegaConf.update(cfg, key, yaml.safe_load(value), merge=True)
     return instantiate(cfg)
 
 
@@ -45,43 +45,61 @@ def test_every_image_gets_the_same_but_noise_of_its_own(gt):
     assert degradation.parameters_of(1) is degradation.parameters_of(2)
     one, other = degradation(pair, seeds=SEEDS)
     assert not torch.equal(one, other) and (one - other).abs().mean() < 0.05
-    one, other = make("first.noise_level=0", "second.noise_level=0")(pair, seeds=SEEDS)
+    one, other = make("parameters.first.noise_level=0", "parameters.second.noise_level=0")(pair, seeds=SEEDS)
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "is_sharpened=true",
-        "first.kernel=null",
-        "first.kernel.size=7",
-        "first.kernel.sigma_x=2.5",
-        "first.kernel={shape: sinc, sigma_x: null, cutoff: 1.5}",
-        "first.kernel={shape: aniso, sigma_y: 0.5, theta: 0.3}",
-        "first.kernel={shape: generalized_iso, beta: 0.6}",
-        "first.kernel={shape: plateau_iso, beta: 1.5}",
-        "first.resize_factor=0.8",
-        "first.resize_mode=area",
-        "first.is_gaussian=false",
-        "first.noise_level=20",
-        "first.is_gray=true",
-        "first.jpeg_quality=30",
-        "first.jpeg_quality=null",
-        "second.kernel=null",
-        "second.resize_factor=0.5",
-        "second.resize_mode=area",
-        "second.is_gaussian=false",
-        "second.noise_level=20",
-        "second.is_gray=true",
-        "second.jpeg_quality=30",
-        "second.jpeg_quality=null",
-        "final_mode=area",
-        "final_kernel={shape: sinc, size: 21, cutoff: 1.5}",
-        "is_jpeg_last=false",
-    ],
-)
-def test_every_key_makes_a_difference(gt, override):
-    assert not torch.equal(make(override)(gt, seeds=SEEDS[:1]), make()(gt, seeds=SEEDS[:1]))
+KERNELS = {
+    "sigma_y": "{shape: aniso, sigma_y: 0.5, theta: 0.3}",
+    "theta": "{shape: aniso, sigma_y: 0.5, theta: 0.3}",
+    "beta": "{shape: generalized_iso, beta: 0.6}",
+    "cutoff": "{shape: sinc, sigma_x: null, cutoff: 1.5}",
+}
+"""What a kernel must be besides, for a key of it to have a part."""
+FLIPS = {
+    "preset": ["preset=bicubic", "parameters=null"],
+    "scale": ["scale=2"],
+    "is_sharpened": ["is_sharpened=true"],
+    "shape": ["shape=plateau_iso", "beta=1.5"],
+    "size": ["size=3"],
+    "sigma_x": ["sigma_x=2.5"],
+    "sigma_y": ["sigma_y=1.0"],
+    "theta": ["theta=1.0"],
+    "beta": ["beta=1.5"],
+    "cutoff": ["cutoff=0.8"],
+    "resize_factor": ["resize_factor=0.3"],
+    "resize_mode": ["resize_mode=area"],
+    "is_gaussian": ["is_gaussian=false"],
+    "noise_level": ["noise_level=20"],
+    "is_gray": ["is_gray=true"],
+    "jpeg_quality": ["jpeg_quality=30"],
+    "final_mode": ["final_mode=area"],
+    "final_kernel": ["final_kernel={shape: sinc, size: 21, cutoff: 1.5}"],
+    "is_jpeg_last": ["is_jpeg_last=false"],
+}
+
+
+def leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+@pytest.mark.parametrize("key", [key for key in leaves(OmegaConf.to_container(shipped())) if key[0] != "_"])
+def test_every_key_of_the_file_makes_a_difference(gt, key):
+    place, _, name = key.rpartition(".")
+    dot = "." if place else ""
+    around = [f"{place}={KERNELS[name]}"] if name in KERNELS else []
+    flipped = make(*around, *(f"{place}{dot}{flip}" for flip in FLIPS[name]))(gt, seeds=SEEDS[:1])
+    before = make(*around)(gt, seeds=SEEDS[:1])
+    assert flipped.shape != before.shape or not torch.equal(flipped, before)
+
+
+@pytest.mark.parametrize("override", ["first.kernel=null", "second.kernel=null", "first.jpeg_quality=null"])
+def test_a_step_can_be_left_out(gt, override):
+    assert not torch.equal(make(f"parameters.{override}")(gt, seeds=SEEDS[:1]), make()(gt, seeds=SEEDS[:1]))
 
 
 @pytest.mark.parametrize("preset", ["osediff", "realesrgan"])
@@ -119,8 +137,18 @@ def change(parameters, key, value):
         ("second.kernel.sigma_x", None, "kernel sigma_x=None does not go with shape=iso; give it sigma_x"),
         ("second.kernel.beta", 1.0, "kernel beta=1.0 does not go with shape=iso"),
         ("second.resize_mode", "nearest", "second: resize_mode=nearest is unknown; use one of area"),
-        ("second.resize_factor", 0, "resize_factor=0 is not above 0"),
-        ("second.noise_level", -1, "noise_level=-1 is negative"),
+        ("second.resize_factor", 0, r"resize_factor=0 is not in \(0, 8\]"),
+        ("first.resize_factor", 1e9, r"first: resize_factor=1000000000.0 is not in \(0, 8\]"),
+        ("first.resize_factor", float("nan"), "resize_factor=nan is not in"),
+        ("second.noise_level", -1, r"noise_level=-1 is not in \[0, 255\]"),
+        ("second.noise_level", float("inf"), "noise_level=inf is not in"),
+        ("first.is_gray", "maybe", "first: is_gray=maybe is neither true nor false"),
+        ("second.is_gaussian", 1, "second: is_gaussian=1 is neither true nor false"),
+        ("is_sharpened", "yes", "is_sharpened=yes is neither true nor false"),
+        ("is_jpeg_last", None, "missing key is_jpeg_last"),
+        ("is_jpeg_last", 0, "is_jpeg_last=0 is neither true nor false"),
+        ("second.kernel.size", 7.5, "kernel size=7.5 does not fit"),
+        ("second.kernel.sigma_x", float("nan"), "kernel sigma_x=nan is not finite"),
         ("second.noise_level", "much", "second: a value is of a wrong type"),
         ("second.jpeg_quality", 0, r"jpeg_quality=0 is not in \(0, 100\]"),
         ("final_mode", "nearest", "final_mode=nearest is unknown"),

@@ -1,6 +1,7 @@
 """`python -m rasr.data.degrade`: the command as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -146,9 +147,16 @@ def test_damaged_and_small_images_are_named_and_the_rest_is_done(run, photos, tm
     [
         (["output=set"], "missing key: seed"),
         (["output=set", "seed=x"], "seed=x is not a whole number"),
-        (["output=set", "seed=1", "scale=0"], "scale=0 enlarges"),
+        (["output=set", "seed=1", "scale=0"], "scale=0 is not a whole number of at least 1"),
         (["output=set", "seed=1", "gt_size=30"], "gt_size=30 is not a multiple of scale=4"),
-        (["output=set", "seed=1", "gt_size=0"], "gt_size=0 is not a multiple"),
+        (["output=set", "seed=1", "gt_size=0"], "gt_size=0 is not a whole number of at least 1"),
+        (["output=set", "seed=1", "gt_size=-64"], "gt_size=-64 is not a whole number of at least 1"),
+        (["output=set", "seed=1", "gt_size=abc"], "gt_size=abc is not a whole number"),
+        (["output=set", "seed=1", "scale=2.5"], "scale=2.5 is not a whole number"),
+        (["output=set", "seed=1", "degradation.scale=0"], "degradation.scale=0 is not a whole number"),
+        (["output=photos/c0/0.png", "seed=1"], "output=photos/c0/0.png lies inside input=photos"),
+        (["output=file", "seed=1"], "file cannot be made a folder (file exists); give another path"),
+        (["output=file/set", "seed=1"], "file/set cannot be made a folder (not a directory)"),
         (["output=photos/set", "seed=1"], "output=photos/set lies inside input=photos"),
         (["output=set", "seed=1", "input=nothing"], "nothing: no such file or directory"),
         (["output=set", "seed=1", "degradation.preset=fixed"], "give preset=fixed its parameters"),
@@ -160,11 +168,43 @@ def test_damaged_and_small_images_are_named_and_the_rest_is_done(run, photos, tm
 def test_mistakes_are_one_line_before_anything_is_written(run, photos, tmp_path, arguments, message):
     if "output=old" in arguments:
         degrade.make_test_set(photos, tmp_path / "old", RealESRGANDegradation("osediff"), seed=1)
+    (tmp_path / "file").write_text("mine")
     before = files(tmp_path)
     done = run(*arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr.splitlines()[-1]
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("set/gt", "set"), ("set/lq", "set"), ("set/gt/c0", "set"), ("set/gt/c0/0.png", "set"), ("link", "set")],
+)
+def test_results_never_replace_the_images_they_are_made_from(run, photos, tmp_path, source, output):
+    for folder in ("gt", "lq"):
+        shutil.copytree(photos, tmp_path / "set" / folder)
+    (tmp_path / "link").symlink_to(tmp_path / "set" / "gt")
+    before = files(tmp_path)
+    done = run(f"input={source}", f"output={output}", "seed=1")
+    assert done.returncode == 2
+    assert f"lies among the results in output={output}; give another" in done.stderr.splitlines()[-1]
+    assert files(tmp_path) == before
+
+
+def test_a_result_that_is_a_link_to_an_original_is_refused(run, photos, tmp_path):
+    (tmp_path / "set" / "gt").mkdir(parents=True)
+    (tmp_path / "set" / "gt" / "c0").symlink_to(photos / "c0")
+    before = files(tmp_path)
+    done = run("output=set", "seed=1")
+    assert done.returncode == 2 and "set/gt/c0/0.png is one of the images of input=photos" in done.stderr
+    assert files(tmp_path) == before
+
+
+def test_folders_may_be_called_by_numbers(run, photos, tmp_path):
+    photos.rename(tmp_path / "2024")
+    done = run("input=2024", "output=5", "seed=1")
+    assert done.returncode == 0, done.stderr
+    assert len(entries(tmp_path / "5")) == 5
 
 
 def test_names_that_collide_are_refused(run, photos):

@@ -75,12 +75,27 @@ def test_without_references_there_are_two_columns_and_small_crops_are_enlarged(p
     assert 64 * (MIN_SIDE // 64) == SIDE and len(COLUMNS) == 3
 
 
+def test_a_folder_may_be_called_by_a_number(preview, manifest, tmp_path):
+    write_png(torch.rand(3, SIDE, SIDE), tmp_path / "2024" / "a.png")
+    for train in ("2024", "[{path: 2024}]"):
+        done = preview(f"data.train={train}", "output=a.png")
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rows=0"], "rows=0 shows nothing"),
-        (["rows=many"], "rows=many shows nothing"),
+        (["rows=0"], "rows=0 is not a whole number of at least 1"),
+        (["rows=many"], "rows=many is not a whole number"),
         (["gt_size=66"], "gt_size=66 is not a multiple of scale=4"),
+        (["scale=0"], "scale=0 is not a whole number of at least 1"),
+        (["gt_size=-64"], "gt_size=-64 is not a whole number of at least 1"),
+        (["gt_size=abc"], "gt_size=abc is not a whole number"),
+        (["output=s.jpg"], "output=s.jpg is no PNG; give a name that ends in .png"),
+        (["output=5"], "output=5 is no PNG"),
+        (["output=train.csv/s.png"], "train.csv cannot be made a folder"),
+        (["data.batch_size=0"], "data.batch_size=0 is not a whole number of at least 1"),
+        (["data.num_workers=-1"], "data.num_workers=-1 is not a whole number of at least 0"),
         (["data.train=none.csv"], "none.csv"),
         (["degradation.preset=osedif"], "preset 'osedif' is unknown"),
     ],
@@ -89,3 +104,4 @@ def test_mistakes_are_one_line(preview, manifest, arguments, message):
     done = preview(*arguments)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
+    assert manifest.is_file() and {path.name for path in manifest.parent.iterdir() if path.is_dir()} == set()

@@ -18,7 +18,7 @@ from rasr.data.curation import (
     measure_image,
     measure_sharpness,
 )
-from rasr.data.preparation import Job
+from rasr.data.jobs import Job
 from rasr.image_io import read_image
 
 SIZE = 96

@@ -95,5 +95,5 @@ def test_mistakes_are_one_line(folder, tmp_path, run_logged, monkeypatch):
     ):
         from_shards(folder, gt_size=25)[0]
     monkeypatch.setitem(sys.modules, "litdata", None)
-    with pytest.raises(RasrError, match=r"pip install 'rasr\[shards\]'"):
+    with pytest.raises(RasrError, match=r"pip install -e '\.\[shards\]'"):
         from_shards(folder)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.evaluation import evaluate_folders, match_files, psnr, write_report
+from rasr.evaluation import Protocol, evaluate_folders, match_files, psnr, write_report
+from rasr.evaluation import measure as measure_module
 from rasr.image_io import read_image, write_png
 
 
@@ -40,6 +41,14 @@ def test_figures_and_their_mean(folders):
     assert report["count"] == 2
     assert report["problems"] == []
     assert report["protocol"]["name"] == "osediff"
+    assert report["sizes"] == {"20x16": 2}
+    assert report["files"]["cat/a"] == {
+        "sr": str(folders[0] / "cat/a.png"),
+        "gt": str(folders[1] / "cat/a.PNG"),
+    }
+    low, high = report["interval"]["psnr"]
+    assert low <= report["mean"]["psnr"] <= high
+    assert report["versions"]["torch"]
 
 
 def test_two_single_files_are_a_pair(folders):
@@ -120,7 +129,7 @@ def test_no_common_name(tmp_path):
 
 @pytest.mark.parametrize(("metrics", "named"), [(["psnr", "lpisp"], "lpisp"), ([], "none given")])
 def test_unknown_metrics_are_named_before_any_file_is_read(metrics, named):
-    with pytest.raises(RasrError, match=f"unknown metric: {named}; known are psnr, ssim"):
+    with pytest.raises(RasrError, match=f"unknown metric: {named}; known are psnr, ssim, lpips"):
         evaluate(("missing", "missing"), metrics=metrics)
 
 
@@ -130,8 +139,110 @@ def test_written_files_hold_the_report(folders, tmp_path):
     write_report(report, output)
     write_report(report, output)  # again, over the old files
     assert sorted(path.name for path in output.iterdir()) == ["metrics.csv", "metrics.json"]
-    assert json.loads((output / "metrics.json").read_text("utf-8")) == report
+    written = json.loads((output / "metrics.json").read_text("utf-8"))
+    assert written == json.loads(json.dumps(report))
     lines = (output / "metrics.csv").read_text().splitlines()
     assert lines[0] == "name,psnr,ssim"
     assert lines[2] == "cat/a,{psnr},{ssim}".format(**report["per_image"]["cat/a"])
     assert len(lines) == 3
+
+
+def test_the_border_is_cut_before_measuring(folders):
+    sr, gt = folders
+    report = evaluate_folders(sr, gt, metrics=["psnr"], protocol=Protocol(crop_border=2))
+    inner = (slice(None), slice(2, -2), slice(2, -2))
+    expected = psnr(read_image(sr / "a.png")[inner], read_image(gt / "a.png")[inner])
+    assert report["per_image"]["a"]["psnr"] == pytest.approx(float(expected))
+    with pytest.raises(RasrError, match=r"a\.png: a border of 8 leaves nothing"):
+        evaluate_folders(sr, gt, metrics=["psnr"], protocol=Protocol(crop_border=8))
+
+
+def test_without_ground_truth_full_reference_metrics_are_refused(folders):
+    with pytest.raises(RasrError, match="psnr: cannot be measured without gt="):
+        evaluate_folders(folders[0], None, metrics=["psnr", "niqe"])
+
+
+class Counting:
+    """Stands for a learnt metric: the mean of sr, and a note of every call."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, sr, gt):
+        self.batches.append(sr.shape)
+        if (sr.amin((1, 2, 3)) == 1).any():
+            raise RasrError("white")
+        return sr.mean((1, 2, 3))
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """`musiq` and `fid` without pyiqa."""
+    counter = Counting()
+
+    def set_metric(gt, sr):
+        counter.sets = [sorted(path.name for path in folder.iterdir()) for folder in (gt, sr)]
+        return 7.0
+
+    def open_metrics(names, protocol, device):
+        known = {
+            "musiq": measure_module.Metric("musiq", "musiq 1", counter),
+            "maniqa": measure_module.Metric("maniqa", "maniqa 1", counter, is_batched=False),
+            "fid": measure_module.Metric("fid", "fid 1", set_metric),
+        }
+        return {name: known[name] for name in names if name in known}, {}
+
+    monkeypatch.setattr(measure_module, "open_metrics", open_metrics)
+    return counter
+
+
+def test_images_of_one_size_are_batched(folders, counting):
+    sr, gt = folders
+    for folder in folders:
+        write_png(torch.rand(3, 12, 12), folder / "b.png")
+    evaluate_folders(sr, gt, metrics=["musiq"], batch_size=2)
+    assert counting.batches == [(2, 3, 16, 20), (1, 3, 12, 12)]
+    counting.batches.clear()
+    report = evaluate_folders(sr, gt, metrics=["maniqa"], batch_size=2)
+    assert [shape[0] for shape in counting.batches] == [1, 1, 1]
+    assert list(report["per_image"]) == ["a", "b", "cat/a"]
+    assert report["per_image"]["a"]["maniqa"] == pytest.approx(float(read_image(sr / "a.png").mean()))
+
+
+def test_one_bad_image_of_a_batch_leaves_the_others(folders, counting):
+    sr, gt = folders
+    write_png(torch.ones(3, 16, 20), sr / "a.png")
+    report = evaluate_folders(sr, gt, metrics=["musiq"], batch_size=2, strict=False)
+    assert list(report["per_image"]) == ["cat/a"]
+    assert report["problems"] == [f"unmeasurable {sr}/a.png: white"]
+
+
+def test_known_figures_are_not_measured_again(folders, counting, tmp_path):
+    sr, gt = folders
+    store = tmp_path / "new" / "scores.jsonl"
+
+    def run(**options):
+        counting.batches.clear()
+        return evaluate_folders(sr, gt, metrics=["musiq"], store=store, **options)
+
+    first = run()
+    assert len(counting.batches) == 2
+    with store.open("a") as file:
+        file.write('{"metric": "musiq 1", "sr": "cut')  # an interruption
+    assert run()["per_image"] == first["per_image"] and counting.batches == []
+    write_png(torch.rand(3, 16, 20), sr / "a.png")  # another content under the same name
+    changed = run()
+    assert len(counting.batches) == 1 and changed["per_image"]["a"] != first["per_image"]["a"]
+    run()
+    assert counting.batches == []
+
+
+def test_a_figure_of_the_set_sees_exactly_the_compared_images(folders, counting):
+    sr, gt = folders
+    write_png(torch.rand(3, 8, 8), gt / "lonely.png")
+    write_png(torch.rand(3, 8, 8), gt / "b.png")
+    write_png(torch.rand(3, 9, 9), sr / "b.png")
+    report = evaluate_folders(sr, gt, metrics=["musiq", "fid"], strict=False)
+    assert counting.sets == [["000000.png", "000001.png"]] * 2
+    assert report["mean"]["fid"] == 7.0 and "fid" not in report["interval"]
+    assert list(report["mean"]) == ["musiq", "fid"]

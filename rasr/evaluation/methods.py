@@ -1,0 +1,197 @@
+"""What can stand in a row of a table: anything that gives a folder of restored images.
+
+`conf/methods/` has one file per method.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rasr.errors import RasrError
+from rasr.image_io import content_hash, list_images, read_image, write_png
+from rasr.image_ops import resize_bicubic
+
+logger = logging.getLogger(__name__)
+
+_INFER = Path(__file__).parents[2] / "infer.py"
+
+
+class EvaluatedMethod(Protocol):
+    """Gives the restorations of a folder of photographs."""
+
+    label: str
+    """Its name in tables."""
+    needs_lq: bool
+    """Whether it restores, so that there must be photographs."""
+
+    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
+        """Restore every photograph.
+
+        Args:
+            lq: folder of photographs; None where nothing has to be restored.
+            output: folder that a method which restores writes into.
+            device: where it computes.
+
+        Returns:
+            The folder with the restorations, named like the photographs.
+        """
+
+
+class FolderMethod:
+    """An external method: the images that its own code wrote.
+
+    Args:
+        label: name in tables.
+        folder: directory of its outputs.
+    """
+
+    needs_lq = False
+
+    def __init__(self, label: str, folder: str) -> None:
+        self.label = label
+        self.folder = Path(folder)
+        list_images(self.folder)  # a folder that is not there shows before anything is restored
+
+    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
+        """See `EvaluatedMethod`."""
+        return self.folder
+
+
+class BicubicMethod:
+    """Bicubic enlargement, the baseline of baselines.
+
+    Args:
+        label: name in tables.
+        scale: enlargement per side.
+    """
+
+    needs_lq = True
+
+    def __init__(self, label: str = "Bicubic", scale: int = 4) -> None:
+        self.label = label
+        self.scale = scale
+
+    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
+        """See `EvaluatedMethod`."""
+        return _restore_each(_required(lq, self.label), output, self._restore, {"bicubic": self.scale})
+
+    def _restore(self, lq: Tensor) -> Tensor:
+        size = (lq.shape[-2] * self.scale, lq.shape[-1] * self.scale)
+        return resize_bicubic(lq[None], size)[0]
+
+
+class SpandrelMethod:
+    """A network that spandrel knows (BSRGAN, Real-ESRGAN, HAT and many more), from its official weight file.
+
+    Args:
+        label: name in tables.
+        weights: `.pth` or `.safetensors` as its authors published it; spandrel never runs code from it.
+    """
+
+    needs_lq = True
+
+    def __init__(self, label: str, weights: str) -> None:
+        self.label = label
+        self.weights = weights
+        if not Path(weights).is_file():
+            raise RasrError(f"{weights}: no such file; give the weight file of {label}")
+
+    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
+        """See `EvaluatedMethod`."""
+        lq = _required(lq, self.label)
+        model = load_spandrel(self.weights, device)
+
+        def restore(image: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return model(image[None].to(device))[0].clamp(0, 1).cpu()
+
+        return _restore_each(lq, output, restore, {"spandrel": content_hash(self.weights)})
+
+
+class InferMethod:
+    """Our own checkpoints: runs `infer.py`, in a process of its own.
+
+    Args:
+        label: name in tables.
+        arguments: keys of `infer.py`, besides input, output and device; those that are None are left out.
+    """
+
+    needs_lq = True
+
+    def __init__(self, label: str, arguments: dict[str, Any]) -> None:
+        self.label = label
+        self.arguments = {key: value for key, value in arguments.items() if value is not None}
+
+    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
+        """See `EvaluatedMethod`."""
+        lq = _required(lq, self.label)
+        keys = {"input": lq, "output": output, **self.arguments, "device": device.type}
+        arguments = [f"{key}={value}" for key, value in keys.items()]
+        logger.info("%s: infer.py %s", self.label, " ".join(arguments))
+        code = subprocess.run([sys.executable, str(_INFER), *arguments], check=False).returncode
+        if code:
+            raise RasrError(f"{self.label}: infer.py ended with {code}; mend what it says above")
+        return output
+
+
+def load_spandrel(weights: str, device: torch.device) -> Any:
+    """A spandrel model in evaluation mode; (1, 3, h, w) in [0, 1] -> (1, 3, scale * h, scale * w)."""
+    try:
+        import spandrel
+    except ImportError as error:
+        raise RasrError(f"{weights} needs spandrel; install it with pip install -e '.[eval]'") from error
+    try:
+        model = spandrel.ModelLoader(device=device).load_from_file(weights)
+    except Exception as error:  # of torch, pickle and each architecture
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RasrError(f"{weights}: spandrel cannot load it ({reason[:160]}); give another file") from error
+    if not isinstance(model, spandrel.ImageModelDescriptor):
+        raise RasrError(f"{weights}: a network for {model.purpose}, not for restoring an image; give another")
+    return model.eval()
+
+
+def _required(lq: Path | None, label: str) -> Path:
+    if lq is None:
+        raise RasrError(f"{label} has to restore the photographs; give them by lq=FOLDER")
+    return lq
+
+
+def _restore_each(
+    root: Path, output: Path, restore: Callable[[Tensor], Tensor], settings: dict[str, Any]
+) -> Path:
+    """Write a PNG per photograph and a line in `results.jsonl`; what an earlier run has made is kept."""
+    log = output / "results.jsonl"
+    known = _read_log(log)
+    output.mkdir(parents=True, exist_ok=True)
+    records = []
+    for path in tqdm(list_images(root), desc="restoring", unit="image"):
+        name = path.relative_to(root).with_suffix("").as_posix() if root.is_dir() else path.stem
+        record = {"input": str(path), "content_hash": content_hash(path), **settings}
+        record["output"] = str(output / f"{name}.png")
+        records.append(record)
+        if record in known and Path(record["output"]).is_file():
+            continue
+        write_png(restore(read_image(path)), record["output"])
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    return output
+
+
+def _read_log(log: Path) -> list[dict[str, Any]]:
+    records = []
+    for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:  # the line that an interruption cut off
+            continue
+    return records
