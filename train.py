@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> None:
     logger.info("%s trainable of %s parameters", f"{trainable:,}", f"{total:,}")
 
     # 3. fit
-    callbacks = instantiate(cfg.callbacks)
+    callbacks = {name: callback for name, callback in instantiate(cfg.callbacks).items() if callback}
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
         callbacks=list(callbacks.values()),
@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> None:
 
     # 4. what inference needs
     if trainer.is_global_zero and not trainer.interrupted:
-        with callbacks.ema.swapped(module.net):
+        with callbacks["ema"].swapped(module.net):
             target = save_weights(module.net, Path(cfg.paths.output_dir) / "weights")
         logger.info("weights written to %s", target)
 

@@ -13,6 +13,13 @@ from pathlib import Path
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SMALL_GAN = (
+    "loss.weights.gan=0.1",
+    # A small vision transformer of the class that timm builds for DINO.
+    "+discriminator={_target_: rasr.models.DinoDiscriminator, blocks: [1], width: 8, vit: {_target_: "
+    "timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2, embed_dim: 48}}",
+)
+"""Overrides of `train.py debug=default` that switch the GAN on."""
 
 
 def wake_zero_convs(net) -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rasr.errors import RasrError
 from rasr.image_io import write_png
+from rasr.inference import Restorer
 from rasr.models import load_rasr_net, make_tiny_backbone
-from tests.helpers import run_entry
+from tests.helpers import SMALL_GAN, run_entry
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +50,7 @@ def train(folder: Path, name: str, *overrides: str):
     )
 
 
-GAN = (
-    "loss.weights.gan=0.1",
-    # A small vision transformer of the class that timm builds for DINO.
-    "+discriminator={_target_: rasr.models.DinoDiscriminator, blocks: [1], width: 8,"
-    " vit: {_target_: timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2}}",
-    "module.grad_norm_every=1",
-    "trainer.log_every_n_steps=1",
-)
+GAN = (*SMALL_GAN, "module.grad_norm_every=1", "trainer.log_every_n_steps=1")
 
 
 def files(root: Path) -> set[str]:
@@ -153,6 +148,36 @@ def test_resumed_run_equals_a_straight_one(folder):
     assert data[0] == data[1] and data[0][0]["epoch"] == 4
 
 
+def test_a_run_goes_on_under_another_name_and_from_another_folder(folder):
+    every_2 = ("callbacks.checkpoint.every_n_train_steps=2", "trainer.max_steps=2")
+    assert train(folder, "old", *every_2, "resume=auto", "name=old").returncode == 0
+    last = folder / "old" / "checkpoints" / "last.ckpt"
+    done = train(folder, "new", "trainer.max_steps=4", f"resume={last}", "name=new")
+    assert done.returncode == 0, done.stderr
+    assert "at step 2" in done.stdout
+    (folder / "old").rename(folder / "moved_run")
+    done = train(folder, "moved_run", "trainer.max_steps=4", "resume=auto", "name=old")
+    assert done.returncode == 0, done.stderr
+    new, moved = (load_file(folder / name / "weights.safetensors") for name in ("new", "moved_run"))
+    assert all(torch.equal(new[name], tensor) for name, tensor in moved.items())
+
+
+def test_another_length_under_a_cosine_is_another_run(folder):
+    assert train(folder, "cosine", "optim.decay=cosine", "resume=auto").returncode == 0
+    done = train(folder, "cosine", "optim.decay=cosine", "resume=auto", "trainer.max_steps=5")
+    assert done.returncode == 2
+    assert "trainer.max_steps under optim.decay=cosine: 3 -> 5" in done.stderr
+
+
+def test_the_scale_is_kept_with_the_weights(folder):
+    done = train(folder, "scale2", "scale=2")
+    assert done.returncode == 0, done.stderr
+    net = load_rasr_net(folder / "scale2" / "weights.safetensors")
+    assert Restorer(net, scale=2, device="cpu").restore(torch.rand(3, 8, 8)).shape == (3, 16, 16)
+    with pytest.raises(RasrError, match="trained for scale=2, not 4"):
+        Restorer(net, device="cpu")
+
+
 def test_a_finished_run_is_not_trained_again(folder):
     assert train(folder, "done", "resume=auto").returncode == 0
     before = load_file(folder / "done" / "weights.safetensors")
@@ -188,7 +213,7 @@ def test_other_settings_are_not_mixed_into_a_run(folder):
     [
         (["gt_size=72"], "gt_size=72 does not fit the backbone; give a multiple of 16"),
         (["gt_size=66"], "gt_size=66 is not a multiple of scale=4"),
-        (["trainer.max_steps=0"], "trainer.max_steps=0"),
+        (["trainer.max_steps=0"], "trainer.max_steps=0 is not a whole number of at least 1"),
         (["resume=lost.ckpt"], "resume=lost.ckpt does not exist"),
         (["model.backbone=lost"], "cannot load the backbone 'lost'"),
         (["loss.weights={mse: 0}"], "every loss weight is 0"),
@@ -197,13 +222,28 @@ def test_other_settings_are_not_mixed_into_a_run(folder):
         (["data.train=data", "data.val=null"], "data has no references"),
         (["gt_size=128"], "128"),
         (["trainer.max_step=3"], "max_step"),
+        (["trainer.max_steps=abc"], "trainer.max_steps=abc is not a whole number"),
+        (["seed=-1"], "seed=-1 is not a whole number of at least 0"),
+        (["optim.warmup_steps=-3"], "optim.warmup_steps=-3 is not a whole number"),
+        (["optim.optimizer.lr=-1"], "optim.optimizer.lr=-1; give a number above 0"),
+        (["callbacks.checkpoint.every_n_train_steps=0"], "every_n_train_steps=0 is not a whole"),
+        (["callbacks.ema=null"], "callbacks.ema=null"),
+        (["trainer=gpu"], "there is no GPU here; add trainer=cpu"),
+        (["gt_size=abc"], "gt_size=abc"),
+        (["scale=0"], "scale=0"),
+        (["model.rank=0"], "rank=0 is no LoRA"),
+        (["model.ref_timestep=5000"], "ref_timestep=5000 is outside the schedule"),
+        (["model.block_weights=[1,1,1]"], "do not fit a decoder of 4 blocks"),
     ],
 )
 def test_mistakes_are_one_line(folder, monkeypatch, overrides, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     done = train(folder, "mistake", *overrides)
     assert done.returncode != 0
     assert message in done.stderr, done.stderr
+    assert "HYDRA_FULL_ERROR" not in done.stderr or "max_step'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "mistake" / "weights.safetensors").exists()
 
@@ -278,11 +318,11 @@ def test_checkpoints_are_kept_as_asked(folder):
 
 
 def test_bf16_mixed_keeps_trainable_tensors_in_float32(folder):
-    done = train(folder, "bf16", "trainer.precision=bf16-mixed")
-    assert done.returncode == 0, done.stderr
-    ours, theirs = load_file(folder / "bf16" / "weights.safetensors"), None
+    for precision in ("bf16-mixed", "32-true"):
+        done = train(folder, precision, f"trainer.precision={precision}")
+        assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(folder / name / "weights.safetensors") for name in ("bf16-mixed", "32-true"))
     assert {tensor.dtype for tensor in ours.values()} == {torch.float32}
-    theirs = load_file(folder / "run" / "weights.safetensors")
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
 

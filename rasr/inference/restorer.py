@@ -48,6 +48,9 @@ class Restorer:
     ) -> None:
         if scale < 1:
             raise RasrError(f"scale={scale} cannot enlarge; give 1 or more")
+        config = getattr(net, "config", None)
+        if config is not None and config.scale != scale:
+            raise RasrError(f"these weights were trained for scale={config.scale}, not {scale}; give that")
         if process_size is not None and process_size < scale:
             raise RasrError(
                 f"process_size={process_size} is below scale={scale}; give the side at which the backbone "

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasr.errors import RasrError
 from rasr.models.backbone import OneStepBackbone
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
 from rasr.models.unet_passes import EncoderOutput
@@ -42,7 +43,7 @@ class RASRNet(nn.Module):
         super().__init__()
         n_blocks = len(backbone.unet.up_blocks)
         if len(block_weights) != n_blocks or not set(text_blocks) <= set(range(n_blocks)):
-            raise ValueError(
+            raise RasrError(
                 f"block_weights={list(block_weights)}, text_blocks={list(text_blocks)} do not fit a decoder "
                 f"of {n_blocks} blocks: give {n_blocks} weights and text blocks out of 0..{n_blocks - 1}"
             )

@@ -55,6 +55,8 @@ class RASRNetConfig:
     """Injection strength per decoder block."""
     text_blocks: tuple[int, ...] = (3,)
     """Decoder blocks that keep text when a reference is given."""
+    scale: int = 4
+    """Enlargement per side that the net was trained for."""
 
 
 def build_rasr_net(
@@ -69,6 +71,7 @@ def build_rasr_net(
     ref_prompt: str | None = "",
     block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
     text_blocks: Sequence[int] = (3,),
+    scale: int = 4,
 ) -> RASRNet:
     """A RASRNet with a freshly initialised branch; the arguments are those of `RASRNetConfig`.
 
@@ -86,9 +89,15 @@ def build_rasr_net(
         ref_prompt=ref_prompt,
         block_weights=tuple(block_weights),
         text_blocks=tuple(text_blocks),
+        scale=scale,
     )
+    if rank < 1:
+        raise RasrError(f"rank={rank} is no LoRA; give at least 1 (the paper has 4)")
     if isinstance(backbone, str):
         backbone = OneStepBackbone.from_pretrained(backbone, timestep=timestep)
+    n_steps = backbone.noise_scheduler.config.num_train_timesteps
+    if not 0 <= ref_timestep < n_steps:
+        raise RasrError(f"ref_timestep={ref_timestep} is outside the schedule; give 0 .. {n_steps - 1}")
     branch = ReferenceBranch.from_unet(
         backbone.unet,
         rank,

@@ -33,4 +33,4 @@ class BackboneModule(RASRModule):
         terms = self.loss(sr, gt)
         autoencoding = self.loss.total(self.loss(reproduced, gt))
         self.log("train/loss_autoencoding", autoencoding.detach())
-        return self.log_losses(batch, terms, self.loss.total(terms)) + autoencoding
+        return self.check_finite(self.log_losses(terms) + autoencoding, batch)

@@ -19,12 +19,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Saves `checkpoint` at `path` on the local file system."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # One name for all attempts: what a kill left behind is overwritten, not piled up.
         temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

@@ -114,7 +114,7 @@ class RASRModule(pl.LightningModule):
             self.discriminator.requires_grad_(True)
         if self.grad_norm_every and self.trainer.global_step % self.grad_norm_every == 0:
             self.log_gradients(sr, terms)
-        total = self.log_losses(batch, terms, self.loss.total(terms))
+        total = self.log_losses(terms)
 
         # 3. the discriminator's loss, on the same images, without a way back to the generator
         if self.discriminator is not None:
@@ -124,7 +124,7 @@ class RASRModule(pl.LightningModule):
             self.log("train/logits_real", torch.stack([x.detach().mean() for x in logits_real]).mean())
             self.log("train/logits_fake", torch.stack([x.detach().mean() for x in logits_fake]).mean())
             total = total + loss_d
-        return total
+        return self.check_finite(total, batch)
 
     def log_gradients(self, sr: Tensor, terms: dict[str, Tensor]) -> None:
         """Logs how hard each weighted term pulls at the restored images."""
@@ -132,16 +132,21 @@ class RASRModule(pl.LightningModule):
             (gradient,) = torch.autograd.grad(self.loss.weights[name] * term, sr, retain_graph=True)
             self.log(f"train/grad_norm_{name}", gradient.norm())
 
-    def log_losses(self, batch: dict[str, Any], terms: dict[str, Tensor], total: Tensor) -> Tensor:
-        """Logs raw terms and the weighted total and returns the total; stops the run if it is not finite."""
+    def log_losses(self, terms: dict[str, Tensor]) -> Tensor:
+        """Logs raw terms and the weighted total, and returns the total."""
+        total = self.loss.total(terms)
+        for name, term in terms.items():
+            self.log(f"train/loss_{name}", term.detach())
+        self.log("train/loss_total", total.detach(), prog_bar=True)
+        return total
+
+    def check_finite(self, total: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Stops the run before a step is taken that would ruin the weights; else returns what it is given."""
         if not torch.isfinite(total):
             raise RasrError(
                 f"the loss is {total.item()} at step {self.global_step} on {', '.join(batch['sample_id'])}; "
                 "look at these images, or lower optim.optimizer.lr and run the same command again"
             )
-        for name, term in terms.items():
-            self.log(f"train/loss_{name}", term.detach())
-        self.log("train/loss_total", total.detach(), prog_bar=True)
         return total
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

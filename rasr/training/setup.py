@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from rasr.data.settings import check_crop, check_whole
 from rasr.errors import RasrError
 
 logger = logging.getLogger(__name__)
 
 # Settings that may differ between a run and its continuation.
 FREE_ON_RESUME = (
+    "name",
     "resume",
+    "module.grad_norm_every",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.devices",
@@ -28,15 +33,35 @@ FREE_ON_RESUME = (
 )
 
 
+# The least value of each number: a wrong one would end in a traceback after the weights were loaded.
+WHOLE_NUMBERS = {
+    "seed": 0,
+    "trainer.max_steps": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "optim.warmup_steps": 0,
+    "module.grad_norm_every": 0,
+    "callbacks.checkpoint.every_n_train_steps": 1,
+}
+
+
 def validate(cfg: DictConfig) -> None:
     """Rules that cross configuration groups; raises a RasrError that names the keys.
 
     The backbone's own size contract is checked when the network is built: it depends on the weights.
     """
-    if cfg.gt_size % cfg.scale:
-        raise RasrError(f"gt_size={cfg.gt_size} is not a multiple of scale={cfg.scale}; give one that is")
-    if cfg.trainer.max_steps < 1:
-        raise RasrError(f"trainer.max_steps={cfg.trainer.max_steps} trains nothing; give at least 1")
+    check_crop(cfg.gt_size, cfg.scale)
+    for key, least in WHOLE_NUMBERS.items():
+        check_whole(key, OmegaConf.select(cfg, key), least=least)
+    lr = cfg.optim.optimizer.lr
+    if not isinstance(lr, float | int) or lr <= 0:
+        raise RasrError(f"optim.optimizer.lr={lr}; give a number above 0")
+    if cfg.callbacks.ema is None:
+        raise RasrError(
+            "callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off"
+        )
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if cfg.trainer.accelerator == "gpu" and not has_gpu:
+        raise RasrError("trainer.accelerator=gpu, but there is no GPU here; add trainer=cpu")
 
 
 def check_launch(cfg: DictConfig, *, is_multirun: bool) -> None:
@@ -79,7 +104,11 @@ def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
         raise RasrError(
             f"{path} is damaged or no checkpoint of train.py; delete it or give resume=false"
         ) from error
-    changed = sorted(changed_keys(before, run_config))
+    changed = changed_keys(before, run_config)
+    steps = [config["trainer"]["max_steps"] for config in (before, run_config)]
+    if cfg.optim.decay == "cosine" and steps[0] != steps[1]:  # the whole schedule would be another
+        changed.append(f"trainer.max_steps under optim.decay=cosine: {steps[0]} -> {steps[1]}")
+    changed.sort()
     if changed:
         raise RasrError(
             f"{path} was made with other settings ({', '.join(changed[:5])}); give another name=, or "

@@ -39,6 +39,7 @@ def test_failed_write_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises((AttributeError, TypeError, RuntimeError)):
         AtomicCheckpointIO().save_checkpoint({"step": 2, "bad": (i for i in range(3))}, path)
     assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_killed_at_20_random_moments_the_checkpoint_loads(tmp_path):

@@ -11,13 +11,9 @@ from safetensors.torch import load_file
 
 from rasr.image_io import write_png
 from rasr.models import make_tiny_backbone
+from tests.helpers import SMALL_GAN
 
 TWO = ("data.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp")
-GAN = (
-    "loss.weights.gan=0.1",
-    "+discriminator={_target_: rasr.models.DinoDiscriminator, blocks: [1], width: 8, vit: {_target_: "
-    "timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2, embed_dim: 48}}",
-)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +69,7 @@ def test_two_processes_equal_one_with_twice_the_batch(folder, repository):
 def test_ranks_stay_equal_with_the_gan_on(folder, repository):
     """Bit for bit: generator, discriminator heads with their power iteration, and AdamW's moments."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    train(folder, repository, "gan", *TWO, *GAN, launcher=torchrun)
+    train(folder, repository, "gan", *TWO, *SMALL_GAN, launcher=torchrun)
     ranks = [torch.load(folder / "gan" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert_moved(ranks[0]["tensors"])
     heads = [name for name in ranks[0]["tensors"] if name.startswith("discriminator.heads.")]
