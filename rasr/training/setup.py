@@ -56,9 +56,7 @@ def validate(cfg: DictConfig) -> None:
     if not isinstance(lr, float | int) or lr <= 0:
         raise RasrError(f"optim.optimizer.lr={lr}; give a number above 0")
     if cfg.callbacks.ema is None:
-        raise RasrError(
-            "callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off"
-        )
+        raise RasrError("callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if cfg.trainer.accelerator == "gpu" and not has_gpu:
         raise RasrError("trainer.accelerator=gpu, but there is no GPU here; add trainer=cpu")
