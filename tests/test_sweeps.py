@@ -66,7 +66,7 @@ def test_table_4_trains_with_each_loss(folder):
             "data.batch_size=1",
             "data.num_workers=0",
         ),
-        *("data.train=manifest.csv", "model.backbone=backbone"),
+        *("data.train=manifest.csv", "data.val=null", "model.backbone=backbone", "optim.warmup_steps=0"),
         *("loss.vgg_weights=vgg16.safetensors", f"discriminator.vit={SMALL_VIT}", "discriminator.blocks=[1]"),
         cwd=folder,
     )

@@ -64,8 +64,8 @@ class BranchMethod:
         net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights)
         if references and net.branch is None:
             raise RasrError(
-                f"weights={weights} is a backbone without a reference branch; leave out index= and "
-                "reference= (or add reference_kind=none), give a trained branch's weights, or add method=refir"
+                f"weights={weights} is a backbone without a reference branch; leave the references out "
+                "(reference_kind=none), give the weights of a trained branch, or add method=refir"
             )
         _check_latents(self.latents, latents, net, references)
         self.restorer = Restorer(net, **settings)
