@@ -5,15 +5,20 @@ Retrieval is the caller's: give a reference image or none.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.image_ops import cover_and_crop, pad_to_multiple, resize_bicubic
+from rasr.image_ops import cover_and_crop
+from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
 from rasr.inference.latents import crop_latents
 from rasr.inference.tiling import run_tiled
 from rasr.models import RASRNet
+
+logger = logging.getLogger(__name__)
 
 
 class Restorer:
@@ -50,7 +55,7 @@ class Restorer:
             raise RasrError(f"scale={scale} cannot enlarge; give 1 or more")
         config = getattr(net, "config", None)
         if config is not None and config.scale != scale:
-            raise RasrError(f"these weights were trained for scale={config.scale}, not {scale}; give that")
+            logger.warning("these weights were trained for scale=%d, not %d", config.scale, scale)
         if process_size is not None and process_size < scale:
             raise RasrError(
                 f"process_size={process_size} is below scale={scale}; give the side at which the backbone "
@@ -93,15 +98,13 @@ class Restorer:
         Returns:
             sr: (3, scale * h, scale * w) in [0, 1], float32, on the CPU.
         """
-        # 1. size: the canvas is what the network sees, `lq_up` the part of it that is image
-        size = (lq.shape[-2] * self.scale, lq.shape[-1] * self.scale)
-        lq = self._enlarge_to_minimum(lq[None].to(self.device))
-        height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
-        lq_up = resize_bicubic(lq, (height, width))
-        canvas = pad_to_multiple(lq_up, self.net.backbone.size_multiple)
-        tile = max(canvas.shape) if self.tile_size is None else self.tile_size
+        # 1. size
+        lq = lq[None].to(self.device)
+        multiple = self.net.backbone.size_multiple
+        canvas = Canvas.of(lq, scale=self.scale, process_size=self.process_size, multiple=multiple)
+        tile = max(canvas.padded.shape) if self.tile_size is None else self.tile_size
         features = None
-        tile_shape = tuple(min(tile, side) for side in canvas.shape[-2:])
+        tile_shape = tuple(min(tile, side) for side in canvas.padded.shape[-2:])
         if ref_latents is not None:
             ref_latents = crop_latents(ref_latents.to(self.device), tile_shape)
             features = self.net.branch.features_from_latents(ref_latents)
@@ -112,20 +115,10 @@ class Restorer:
         def run(lq_up: Tensor) -> Tensor:
             return self.net(lq_up, features, prompt=[prompt], conditioning_scale=self.conditioning_scale)
 
-        sr = run_tiled(run, canvas, tile=tile, overlap=self.tile_overlap)
+        sr = run_tiled(run, canvas.padded, tile=tile, overlap=self.tile_overlap)
 
-        # 3. colours, then the size that was asked for (OSEDiff's code throws that last resize away)
-        sr = self.color_fix(sr[..., :height, :width], lq_up)
-        return resize_bicubic(sr, size)[0].cpu()
-
-    def _enlarge_to_minimum(self, lq: Tensor) -> Tensor:
-        """(1, 3, h, w) with its short side at `process_size // scale` at least, the aspect kept."""
-        short = min(lq.shape[-2:])
-        minimum = 1 if self.process_size is None else self.process_size // self.scale
-        if short >= minimum:
-            return lq
-        height, width = (round(side * minimum / short) for side in lq.shape[-2:])
-        return resize_bicubic(lq, (height, width))
+        # 3. colours and size of the result
+        return canvas.finish(sr, self.color_fix)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.image_ops import pad_to_multiple, resize_bicubic
+from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
 from rasr.inference.restorer import resolve_device
 from rasr.inference.tiling import run_tiled
@@ -104,15 +104,13 @@ class ReFIRRestorer:
             sr: (3, scale * h, scale * w) in [0, 1], float32, on the CPU.
         """
         # 1. size
-        size = (lq.shape[-2] * self.scale, lq.shape[-1] * self.scale)
-        lq = self._enlarge_to_minimum(lq[None].to(self.device))
-        height, width = lq.shape[-2] * self.scale, lq.shape[-1] * self.scale
-        lq_up = resize_bicubic(lq, (height, width))
-        canvas = pad_to_multiple(lq_up, self.chain.size_multiple)
-        tile = max(canvas.shape) if self.tile_size is None else self.tile_size
+        lq = lq[None].to(self.device)
+        multiple = self.chain.size_multiple
+        canvas = Canvas.of(lq, scale=self.scale, process_size=self.process_size, multiple=multiple)
+        tile = max(canvas.padded.shape) if self.tile_size is None else self.tile_size
         features = None
         if self.use_branch and references:
-            tile_shape = tuple(min(tile, side) for side in canvas.shape[-2:])
+            tile_shape = tuple(min(tile, side) for side in canvas.padded.shape[-2:])
             features = self.chain.branch_features(references[0].read()[None].to(self.device), tile_shape)
 
         if self.config.scale == 0 and self.config.canvas == "own":
@@ -125,11 +123,10 @@ class ReFIRRestorer:
             def run(lq_up: Tensor) -> Tensor:
                 return self._restore_tile(injector, lq_up, references, banks, prompt, features)
 
-            sr = run_tiled(run, canvas, tile=tile, overlap=self.tile_overlap)
+            sr = run_tiled(run, canvas.padded, tile=tile, overlap=self.tile_overlap)
 
-        # 3. colours, then the size that was asked for
-        sr = self.color_fix(sr[..., :height, :width], lq_up)
-        return resize_bicubic(sr, size)[0].cpu()
+        # 3. colours and size of the result
+        return canvas.finish(sr, self.color_fix)
 
     @torch.inference_mode()
     def keep(self, reference: Reference) -> ReferenceBank:
@@ -202,10 +199,3 @@ class ReFIRRestorer:
             NoiseSource(self.seed + n, (height // factor, width // factor))
             for n, (height, width) in enumerate(shapes)
         ]
-
-    def _enlarge_to_minimum(self, lq: Tensor) -> Tensor:
-        short = min(lq.shape[-2:])
-        minimum = 1 if self.process_size is None else self.process_size // self.scale
-        if short >= minimum:
-            return lq
-        return resize_bicubic(lq, tuple(round(side * minimum / short) for side in lq.shape[-2:]))
