@@ -18,5 +18,4 @@ def test_builds_killed_at_random_moments(tmp_path, engine):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    killed = int(done.stdout.split()[0])
-    assert killed >= KILLS // 2, done.stdout
+    assert done.stdout == f"{KILLS} builds were killed\n"
