@@ -1,7 +1,7 @@
 """ReFIR: seconds per image without reference, with a computed and with a kept one; memory of the injection.
 
-    python benchmarks/refir.py              about two minutes on two CPU cores
-    python benchmarks/refir.py --weights sd21-base --size 512 --device cuda
+    python -m benchmarks.refir              about two minutes on two CPU cores
+    python -m benchmarks.refir --weights sd21-base --size 512 --device cuda
 
 The peers: the paper reports 2.2 times its base (SeeSR+ReFIR, 2048x2048, A100); in the same run, the official
 way of a joint batch of target and reference, and the explicit similarity matrix of the gate.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,10 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import diffusers
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common import describe_machine
 from rasr.inference.restorer import resolve_device
 from rasr.models import RASRNet, load_rasr_net, make_tiny_backbone
 from rasr.refir import (
@@ -58,8 +57,7 @@ def main() -> None:
     if args.part:
         sys.stdout.write(f"{peak_memory(args.part, args.side, args.keys)}\n")
         return
-    write(f"{platform.platform()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch ")
-    write(f"{torch.__version__}, diffusers {diffusers.__version__}\n\n")
+    write(f"{describe_machine(resolve_device(args.device), ('diffusers',))}\n\n")
     time_images(args)
     compare_memory(args)
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+from rasr.image_io import write_png
+from rasr.models import make_tiny_backbone
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL_GAN = (
     "loss.weights.gan=0.1",
@@ -28,6 +31,17 @@ def wake_zero_convs(net) -> None:
     for parameter in net.branch.parameters():
         if parameter.requires_grad:
             parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def write_training_set(folder: Path, *, count: int, side: int) -> None:
+    """Writes a small `folder/backbone`, and `folder/manifest.csv` of random images with a reference each."""
+    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
+    lines = ["image,split,category,prompt,references"]
+    for i in range(count):
+        for name in (f"{i}.png", f"references/{i}.png"):
+            write_png(torch.rand(3, side, side), folder / name)
+        lines.append(f"{i}.png,train,,,references/{i}.png")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
 
 
 def run_entry(script: str, *arguments: str, cwd: Path | str = REPOSITORY) -> subprocess.CompletedProcess:

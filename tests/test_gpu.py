@@ -4,10 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rasr.image_io import write_png
 from rasr.inference import Restorer
 from rasr.models import DinoDiscriminator, build_rasr_net, make_tiny_backbone
-from tests.helpers import run_entry, wake_zero_convs
+from tests.helpers import run_entry, wake_zero_convs, write_training_set
 
 pytestmark = pytest.mark.gpu
 
@@ -59,13 +58,7 @@ def test_discriminator_under_autocast():
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_training_on_one_gpu_goes_on(tmp_path, precision):
     """Straight equals resumed, up to what kernels without a deterministic form add."""
-    make_tiny_backbone(seed=0).save_pretrained(tmp_path / "backbone")
-    lines = ["image,split,category,prompt,references"]
-    for i in range(8):
-        for name in (f"{i}.png", f"ref{i}.png"):
-            write_png(torch.rand(3, 80, 80), tmp_path / name)
-        lines.append(f"{i}.png,train,,,ref{i}.png")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_training_set(tmp_path, count=8, side=80)
 
     def train(name: str, steps: int) -> None:
         done = run_entry(

@@ -11,9 +11,9 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from rasr.image_io import write_png
-from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
+from rasr.models import build_rasr_net, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index
-from tests.helpers import run_entry, wake_zero_convs
+from tests.helpers import run_entry, wake_zero_convs, write_training_set
 
 SMALL_VIT = (
     "{_target_: timm.create_model, model_name: vit_tiny_patch16_224, img_size: 64, depth: 2, embed_dim: 48}"
@@ -24,14 +24,9 @@ SMALL_VIT = (
 def folder(tmp_path_factory):
     """A small backbone, a manifest with references, and an index of the same images."""
     folder = tmp_path_factory.mktemp("sweeps")
-    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
-    lines = ["image,split,category,prompt,references"]
+    write_training_set(folder, count=4, side=80)
     for i in range(4):
-        write_png(torch.rand(3, 80, 80), folder / f"{i}.png")
-        write_png(torch.rand(3, 80, 80), folder / "database" / f"{i}.png")
-        (folder / "database" / f"{i}.txt").write_text("a reference")
-        lines.append(f"{i}.png,train,,,database/{i}.png")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+        (folder / "references" / f"{i}.txt").write_text("a reference")
     return folder
 
 
@@ -39,7 +34,7 @@ def test_table_3_restores_with_each_kind_of_prompt(folder):
     net = build_rasr_net(str(folder / "backbone"))
     wake_zero_convs(net)
     save_weights(net, folder / "weights")
-    build_index(folder / "database", folder / "index", ColorGradientEncoder())
+    build_index(folder / "references", folder / "index", ColorGradientEncoder())
     write_png(torch.rand(3, 16, 16), folder / "lq" / "photo.png")
     (folder / "lq" / "photo.txt").write_text("a photo")
     keys = ("input=lq", "weights=weights.safetensors", "index=index", "device=cpu")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, read_image
 from rasr.image_ops import cover_and_crop
-from rasr.models.backbone import encode_latents
+from rasr.models.backbone import encode_latents, vae_factor
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ReferenceLatents:
         Raises:
             RasrError: the folder holds latents of another VAE or size, or `size` does not fit the VAE.
         """
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        factor = vae_factor(vae)
         if size < factor or size % factor:
             raise RasrError(f"latent_size={size} does not fit the VAE; give a multiple of {factor}")
         latents = cls(path, vae=vae_fingerprint(vae), size=size)

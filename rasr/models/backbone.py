@@ -176,12 +176,12 @@ class OneStepBackbone(nn.Module):
     @property
     def vae_factor(self) -> int:
         """Side of the image block that one latent stands for (8 on SD)."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return vae_factor(self.vae)
 
     @property
     def size_multiple(self) -> int:
         """H and W of every image must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
-        return self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        return size_multiple(self.vae, self.unet)
 
     def make_trainable(self) -> None:
         """Lets VAE and UNet learn (to train a backbone from nothing); the text encoder stays frozen."""
@@ -311,6 +311,16 @@ def _osediff_mark(path: Path) -> str | None:
     """The OSEDiff weights that a saved backbone was merged with, if any."""
     index = path / "model_index.json"
     return json.loads(index.read_text()).get(OSEDIFF_KEY) if index.is_file() else None
+
+
+def vae_factor(vae: AutoencoderKL) -> int:
+    """Side in pixels of the image block that one latent stands for (8 on SD)."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def size_multiple(vae: AutoencoderKL, unet: UNet2DConditionModel) -> int:
+    """H and W of images for the two must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
+    return vae_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
 def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +62,7 @@ class BranchMethod:
         if is_multi_step(weights):
             raise RasrError(f"weights={weights} is a multi-step restorer; add method=refir_multistep")
         self.latents = None if latents is None else ReferenceLatents.open(latents)
+        self._latents_of = lru_cache(maxsize=1)(self._read_latents)  # asked by is_kept and by restore
         net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights)
         if references and net.branch is None:
             raise RasrError(
@@ -82,7 +84,7 @@ class BranchMethod:
         """See `Method`."""
         return self._latents_of(reference) is not None
 
-    def _latents_of(self, reference: Reference) -> Tensor | None:
+    def _read_latents(self, reference: Reference) -> Tensor | None:
         if self.latents is None or reference.key is None:
             return None
         return self.latents.get(reference.key)

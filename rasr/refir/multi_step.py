@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError
-from rasr.models.backbone import encode_latents
+from rasr.models.backbone import encode_latents, size_multiple, vae_factor
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
 
@@ -151,12 +151,12 @@ class MultiStepChain:
     @property
     def vae_factor(self) -> int:
         """See `ChainAdapter`."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return vae_factor(self.vae)
 
     @property
     def size_multiple(self) -> int:
         """See `ChainAdapter`."""
-        return self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        return size_multiple(self.vae, self.unet)
 
     def prepare(self, images: Tensor, prompt: str, noise: NoiseSource) -> MultiStepState:
         """See `ChainAdapter`. The posterior's mode is taken where SeeSR draws."""

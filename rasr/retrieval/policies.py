@@ -7,6 +7,7 @@ references.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,11 @@ class Query:
     path: Path
     category: str | None = None
     exclude_ids: Collection[str] = ()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of the file; it is read once, however often the guard and the draw ask."""
+        return content_hash(self.path)
 
 
 class ReferencePolicy(Protocol):
@@ -90,7 +96,7 @@ class RandomReference:
         ids = self._ids(retriever, query.category)
         guard = _guard(query, self.max_score)
         vector = retriever.encoder.encode([query.image]).numpy()[0]
-        rng = np.random.default_rng([self.seed, int(content_hash(query.path)[:15], 16)])
+        rng = np.random.default_rng([self.seed, int(query.content_hash[:15], 16)])
         hits: dict[str, Hit] = {}
         for number in rng.permutation(len(ids)):
             entry_id = ids[number]
@@ -155,4 +161,4 @@ def softmax_weights(scores: Collection[float], temperature: float = 1.0) -> np.n
 
 
 def _guard(query: Query, max_score: float | None) -> LeakGuard:
-    return LeakGuard(query.exclude_ids, [content_hash(query.path)], [query.path], max_score)
+    return LeakGuard(query.exclude_ids, [query.content_hash], [query.path], max_score)

@@ -9,9 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rasr.image_io import write_png
-from rasr.models import make_tiny_backbone
-from tests.helpers import SMALL_GAN
+from tests.helpers import SMALL_GAN, write_training_set
 
 TWO = ("data.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp")
 
@@ -20,13 +18,7 @@ TWO = ("data.batch_size=1", "trainer.devices=2", "trainer.strategy=ddp")
 def folder(tmp_path_factory) -> Path:
     """A small backbone and ten images with a reference each."""
     folder = tmp_path_factory.mktemp("ddp")
-    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
-    lines = ["image,split,category,prompt,references"]
-    for i in range(10):
-        for name in (f"{i}.png", f"ref{i}.png"):
-            write_png(torch.rand(3, 40, 40), folder / name)
-        lines.append(f"{i}.png,train,,,ref{i}.png")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_training_set(folder, count=10, side=40)
     return folder
 
 

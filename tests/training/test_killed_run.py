@@ -9,9 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rasr.image_io import write_png
-from rasr.models import make_tiny_backbone
-from tests.helpers import run_entry
+from tests.helpers import run_entry, write_training_set
 
 KILLS = 20
 STEPS = 60
@@ -32,13 +30,7 @@ def train(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_killed_at_20_random_moments_the_run_ends_as_if_it_never_was(tmp_path):
-    make_tiny_backbone(seed=0).save_pretrained(tmp_path / "backbone")
-    lines = ["image,split,category,prompt,references"]
-    for i in range(6):
-        for name in (f"{i}.png", f"ref{i}.png"):
-            write_png(torch.rand(3, 40, 40), tmp_path / name)
-        lines.append(f"{i}.png,train,,,ref{i}.png")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_training_set(tmp_path, count=6, side=40)
 
     context = multiprocessing.get_context("forkserver")  # the imports are paid once
     context.set_forkserver_preload(["tests.helpers", "rasr.data", "rasr.training", "rasr.models"])
