@@ -27,6 +27,9 @@ class MetricInfo:
 METRICS = {
     "psnr": MetricInfo("PSNR", 2),
     "ssim": MetricInfo("SSIM", 4),
+    "fsim": MetricInfo("FSIM", 4),
+    "gmsd": MetricInfo("GMSD", 4, lower_better=True),
+    "vif": MetricInfo("VIF", 4),
     "lpips": MetricInfo("LPIPS", 4, lower_better=True),
     "dists": MetricInfo("DISTS", 4, lower_better=True),
     "fid": MetricInfo("FID", 2, lower_better=True, per_image=False),

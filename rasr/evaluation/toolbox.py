@@ -33,8 +33,12 @@ _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _VIT = "timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
 _CLIP = "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/"
-# {variant in pyiqa: the files it loads}. NIQE's are in the basicsr package.
+# {variant in pyiqa: the files it loads}. NIQE's are in the basicsr package; FSIM (of colour), GMSD (of Y) and
+# VIF (of Y) are formulas.
 FILES: dict[str, list[str]] = {
+    "fsim": [],
+    "gmsd": [],
+    "vif": [],
     "lpips": [f"{_TORCHVISION}alexnet-owt-7be5be79.pth", f"{_HUB}LPIPS_v0.1_alex-df73285e.pth"],
     "lpips-vgg": [f"{_TORCHVISION}vgg16-397923af.pth", f"{_HUB}LPIPS_v0.1_vgg-a78928a0.pth"],
     "dists": [f"{_TORCHVISION}vgg16-397923af.pth", f"{_HUB}DISTS_weights-f5e65c96.pth"],

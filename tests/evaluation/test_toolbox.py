@@ -94,6 +94,23 @@ def test_niqe_needs_no_download_and_tells_smooth_from_sharp(tmp_path):
         opened["niqe"].measure(torch.rand(1, 3, 10, 20), None)
 
 
+@needs_pyiqa
+@pytest.mark.parametrize(("name", "best"), [("fsim", 1.0), ("gmsd", 0.0), ("vif", 1.0)])
+def test_formulas_need_no_download_and_know_their_direction(name, best):
+    opened, unavailable = toolbox.open_metrics([name], OSEDIFF, "cpu")
+    assert unavailable == {}
+    gt = torch.nn.functional.interpolate(torch.rand(2, 3, 32, 32), scale_factor=4, mode="bicubic").clamp(0, 1)
+    noise = torch.randn_like(gt)
+    same, near, far = (
+        opened[name].measure((gt + strength * noise).clamp(0, 1), gt) for strength in (0, 0.05, 0.2)
+    )
+    assert same.tolist() == pytest.approx([best, best], abs=1e-4)
+    sign = -1 if METRICS[name].lower_better else 1
+    assert (sign * same > sign * near).all() and (sign * near > sign * far).all()
+    alone = opened[name].measure((gt[1:] + 0.2 * noise[1:]).clamp(0, 1), gt[1:])
+    assert alone.item() == pytest.approx(far[1].item(), rel=1e-4)
+
+
 def test_pickles_are_refused_while_pyiqa_loads(tmp_path):
     torch.save({"a": RasrError("any class")}, tmp_path / "evil.pth")
     with toolbox._no_unpickling(), pytest.raises(Exception, match=r"[Ww]eights.only"):
