@@ -3,32 +3,46 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
+DATA := $(DEMO)/data
+TRAINED := outputs/demo_train
 
-.PHONY: help demo demo-steps test test-all lint format clean
+.PHONY: help demo demo-data demo-steps demo-train test test-all lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## the whole main job on small real photographs: outputs/demo/panel.png
+demo: .venv/.installed ## the main job on small real photographs: outputs/demo/panel.png
 	@start=$$(date +%s); $(MAKE) --no-print-directory demo-steps && echo "demo: $$(($$(date +%s) - start)) s without the installation"
 
-demo-steps:
-	$(BIN)/python data/demo/prepare.py --output $(DEMO)/data
-	$(BIN)/python index.py database=$(DEMO)/data/database index=$(DEMO)/index encoder=color_gradient \
-		assign=$(DEMO)/data/manifest.csv references=5
-	$(BIN)/python train.py experiment=demo_backbone
-	$(BIN)/python train.py experiment=demo
-	$(BIN)/python -m rasr.models.tiny $(DEMO)/tiny
-	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/untrained weights=$(DEMO)/tiny
-	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/without weights=$(DEMO)/backbone/weights
-	$(BIN)/python infer.py input=$(DEMO)/data/lr output=$(DEMO)/with weights=$(DEMO)/rasr/weights.safetensors \
-		index=$(DEMO)/index
+demo-data:
+	$(BIN)/python data/demo/prepare.py --output $(DATA)
+	$(BIN)/python index.py database=$(DATA)/database index=$(DEMO)/index encoder=color_gradient \
+		assign=$(DATA)/manifest.csv references=5
+
+demo-steps: demo-data
+	$(BIN)/python infer.py input=$(DATA)/lr output=$(DEMO)/without
+	$(BIN)/python infer.py input=$(DATA)/lr output=$(DEMO)/with index=$(DEMO)/index
 	$(BIN)/python data/demo/compare.py bicubic
-	for method in bicubic untrained without with; do \
-		$(BIN)/python evaluate.py sr=$(DEMO)/$$method gt=$(DEMO)/data/test output=$(DEMO)/metrics_$$method \
+	for method in bicubic without with; do \
+		$(BIN)/python evaluate.py sr=$(DEMO)/$$method gt=$(DATA)/test output=$(DEMO)/metrics_$$method \
 			metrics=[psnr,ssim] || exit 1; \
 	done
 	$(BIN)/python data/demo/compare.py summary
+
+demo-train: .venv/.installed demo-data ## the same with a backbone and a branch trained from nothing: outputs/demo_train/panel.png
+	$(BIN)/python train.py experiment=demo_backbone
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python -m rasr.models.tiny $(TRAINED)/tiny
+	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/untrained weights=$(TRAINED)/tiny
+	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/without weights=$(TRAINED)/backbone/weights
+	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \
+		index=$(DEMO)/index
+	$(BIN)/python data/demo/compare.py bicubic --folder $(TRAINED)
+	for method in bicubic untrained without with; do \
+		$(BIN)/python evaluate.py sr=$(TRAINED)/$$method gt=$(DATA)/test output=$(TRAINED)/metrics_$$method \
+			metrics=[psnr,ssim] || exit 1; \
+	done
+	$(BIN)/python data/demo/compare.py summary --folder $(TRAINED) --trained
 
 test: .venv/.installed-test ## the fast tests: CPU, no network
 	$(BIN)/python -m pytest

@@ -16,6 +16,7 @@ from rasr.cli import entry_point
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
 from rasr.inference import ResultsLog, list_photographs
+from rasr.models import find_weights
 from rasr.prompts import Sidecar, join_prompts
 from rasr.refir import Method, Reference, ReferenceFinder
 from rasr.retrieval import Retriever
@@ -30,6 +31,7 @@ def main(cfg: DictConfig) -> None:
         raise RasrError(
             "both index= and reference= are given; give the one that the reference shall come from"
         )
+    cfg.weights = str(cfg.weights or find_weights(None))
     output = Path(str(cfg.output))  # a name like 2024 comes as a number
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
     extractor = instantiate(cfg.prompt)

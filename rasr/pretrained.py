@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,29 @@ def fetch_torch_file(url: str, *, model: str, key: str) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: other content than the name promises
         raise RasrError(f"{absent} ({_one_line(error)})") from error
     return place
+
+
+def fetch_hub_folder(repo_id: str, files: Sequence[str], *, key: str, **hub_options: Any) -> Path:
+    """The folder of Hugging Face's cache with files of a hub repository, downloaded or brought up to date.
+
+    Args:
+        repo_id: `owner/name`.
+        files: their names or patterns.
+        key: configuration key by which the user may give a folder instead.
+        hub_options: of `huggingface_hub.snapshot_download`, such as `revision` and `token`.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    options = {"local_files_only": not is_within_reach(constants.ENDPOINT)} | hub_options
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=list(files), **options))
+    except Exception as error:  # the hub and httpx each have their own
+        where = f"and not to be had from the hub ({_one_line(error)})"
+        if options["local_files_only"]:
+            where = "not in the hub's cache, and the hub is out of reach"
+        raise RasrError(
+            f"{key}={repo_id} is no folder here, {where}; give {key}=FOLDER, or check the name and go online"
+        ) from error
 
 
 def read_tensors(path: str | Path, *, key: str) -> dict[str, Tensor]:

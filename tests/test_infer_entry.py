@@ -13,7 +13,7 @@ from PIL import Image
 
 from rasr.data import read_rows, write_manifest
 from rasr.image_io import content_hash, read_image, write_png
-from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
+from rasr.models import build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index
 from tests.helpers import REPOSITORY, run_entry, wake_zero_convs
 from tests.osediff_file import write_osediff
@@ -166,6 +166,24 @@ def test_bad_file_is_reported_and_the_rest_restored(folder, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: 1 of 4 files could not be read") and "broken.png" in last
     assert len(records(folder)) == 3
+
+
+def test_weights_as_one_folder_and_none_at_all(folder, tmp_path, monkeypatch):
+    net = load_rasr_net(folder / "weights.safetensors", merge=False)
+    published = net.save_pretrained(tmp_path / "published", dtype=torch.float32)
+    keys = {"input": folder / "input" / "odd.png", "index": folder / "index", "device": "cpu"}
+    pictures = set()
+    for number, weights in enumerate((folder / "weights.safetensors", published, None)):
+        monkeypatch.setattr("rasr.models.pretrained_folder.SHIPPED_WEIGHTS", published)
+        given = keys | {"output": tmp_path / str(number)} | ({"weights": weights} if weights else {})
+        done = run_entry("infer.py", *(f"{key}={value}" for key, value in given.items()), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        pictures.add(content_hash(tmp_path / str(number) / "odd.png"))
+    assert len(pictures) == 1
+    monkeypatch.setattr("rasr.models.pretrained_folder.SHIPPED_WEIGHTS", tmp_path / "none")
+    done = run_entry("infer.py", f"input={keys['input']}", f"output={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr.startswith("error: no weights= given") and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

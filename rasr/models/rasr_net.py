@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from rasr.errors import RasrError
 from rasr.models.backbone import OneStepBackbone
+from rasr.models.pretrained_folder import PretrainedFolder
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
 from rasr.models.unet_passes import EncoderOutput
 
 
-class RASRNet(nn.Module):
+class RASRNet(PretrainedFolder, nn.Module):
     """Restores `lq_up` conditioned on a reference image.
 
     Tensors: `lq_up`, `ref` and `sr` are (B, 3, H, W) in [0, 1], RGB, float32, with H and W multiples of

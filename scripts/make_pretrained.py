@@ -1,0 +1,53 @@
+"""Makes one folder of a training's result, for others to load by its path or hub id.
+
+    python scripts/make_pretrained.py --weights outputs/mine/weights.safetensors --output weights/mine
+    python scripts/make_pretrained.py --weights outputs/mine/weights.safetensors --output weights/mine \
+        --push-to-hub owner/name
+
+The folder holds the backbone, the branch and a model card, which you may edit: it stays as it is when the
+command is run again. `infer.py weights=weights/mine` and `RASRNet.from_pretrained` read it.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from rasr.errors import RasrError
+from rasr.models import load_rasr_net, upload_folder
+
+log = logging.getLogger("make_pretrained")
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--weights", required=True, help="weight file or checkpoint of train.py, or a backbone's directory"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--backbone", help="replaces the backbone that the weight file names")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the tensors; default float16")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="also upload it, under this hub id")
+    parser.add_argument("--private", action="store_true", help="of a new hub repository")
+    args = parser.parse_args()
+    try:
+        net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)
+        net.save_pretrained(args.output, dtype=getattr(torch, args.dtype))
+        size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
+        log.info("%s: %.1f MB; its model card: %s", args.output, size / 1e6, args.output / "README.md")
+        if args.push_to_hub:
+            log.info("%s", upload_folder(args.output, args.push_to_hub, private=args.private or None))
+    except RasrError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""scripts/make_pretrained.py as a user runs it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rasr.models import build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
+from tests.helpers import run_entry, wake_zero_convs
+
+SCRIPT = "scripts/make_pretrained.py"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """What train.py leaves: a backbone, and the weights of a branch over it."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_tiny_backbone(seed=0).save_pretrained(folder / "backbone")
+    net = build_rasr_net(str(folder / "backbone"))
+    wake_zero_convs(net)
+    return save_weights(net, folder / "weights")
+
+
+def test_makes_a_folder_that_restores_the_same(trained, tmp_path):
+    output = tmp_path / "new" / "mine"
+    done = run_entry(SCRIPT, "--weights", trained, "--output", output, "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    assert done.stdout.splitlines() == [
+        f"{output}: {size / 1e6:.1f} MB; its model card: {output / 'README.md'}"
+    ]
+    lq_up, ref = torch.rand(2, 1, 3, 64, 64)
+    assert torch.equal(load_rasr_net(output)(lq_up, ref), load_rasr_net(trained)(lq_up, ref))
+
+
+def test_half_precision_by_default_and_another_backbone(trained, tmp_path):
+    make_tiny_backbone(seed=4).save_pretrained(tmp_path / "other")
+    keys = ("--output", tmp_path / "mine", "--backbone", tmp_path / "other")
+    assert run_entry(SCRIPT, "--weights", trained, *keys).returncode == 0
+    name = "unet/diffusion_pytorch_model.safetensors"
+    tensors, expected = load_file(tmp_path / "mine" / name), load_file(tmp_path / "other" / name)
+    assert all(torch.equal(tensors[key], expected[key].half()) for key in expected)
+
+
+def test_publishes_the_folder_as_it_is(trained, tmp_path, monkeypatch):
+    sent = {}
+
+    def upload(folder, repo_id, *, private):
+        sent.update(folder=folder, repo_id=repo_id, private=private)
+        return "https://huggingface.co/owner/mine/commit/1"
+
+    monkeypatch.setattr("rasr.models.upload_folder", upload)
+    keys = ("--output", tmp_path / "mine", "--push-to-hub", "owner/mine")
+    done = run_entry(SCRIPT, "--weights", trained, *keys, "--private")
+    assert done.returncode == 0, done.stderr
+    assert sent == {"folder": tmp_path / "mine", "repo_id": "owner/mine", "private": True}
+    assert done.stdout.splitlines()[-1] == "https://huggingface.co/owner/mine/commit/1"
+    run_entry(SCRIPT, "--weights", trained, *keys)
+    assert sent["private"] is None
+
+
+def test_mistakes_are_one_line_and_write_nothing(trained, tmp_path):
+    for weights, message in (("lost.safetensors", "lost.safetensors does not exist"), ("{}", "is a file")):
+        output = trained if weights == "{}" else tmp_path / "mine"
+        done = run_entry(SCRIPT, "--weights", weights.format(trained), "--output", output)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
