@@ -4,6 +4,7 @@ from rasr.models.backbone import OneStepBackbone, load_base_vae
 from rasr.models.discriminator import DinoDiscriminator
 from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
+from rasr.models.small import make_small_backbone
 from rasr.models.tiny import make_tiny_backbone
 from rasr.models.weights import build_backbone_net, build_rasr_net, load_rasr_net, save_weights
 
@@ -17,6 +18,7 @@ __all__ = [
     "build_rasr_net",
     "load_base_vae",
     "load_rasr_net",
+    "make_small_backbone",
     "make_tiny_backbone",
     "save_weights",
 ]
