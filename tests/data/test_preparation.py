@@ -217,7 +217,7 @@ def test_rasr_small_keeps_the_last_two_of_a_category_for_testing(prepare, origin
     for index in (1, 2):
         (originals / f"categories/pet_basset_hound/{index}.png").unlink()
     done = prepare("rasr_small", originals)
-    assert done.returncode == 2 and "pet_basset_hound: 2 photographs; give more than 2" in done.stderr
+    assert done.returncode == 2 and "pet_basset_hound: 2 photographs; give at least 3" in done.stderr
 
 
 @pytest.mark.parametrize("name", PREPARE)
