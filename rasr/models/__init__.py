@@ -6,6 +6,7 @@ from rasr.models.discriminator import DinoDiscriminator
 from rasr.models.pretrained_folder import SHIPPED_WEIGHTS, find_weights, upload_folder
 from rasr.models.rasr_net import RASRNet
 from rasr.models.reference_branch import ReferenceBranch, ReferenceFeatures
+from rasr.models.small import make_small_backbone
 from rasr.models.tiny import make_tiny_backbone
 from rasr.models.weights import load_rasr_net, save_weights
 
@@ -21,6 +22,7 @@ __all__ = [
     "find_weights",
     "load_base_vae",
     "load_rasr_net",
+    "make_small_backbone",
     "make_tiny_backbone",
     "save_weights",
     "upload_folder",

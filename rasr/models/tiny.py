@@ -67,19 +67,7 @@ def make_tiny_backbone(
         )
         start_near_identity(vae, unet)
         tokenizer = make_byte_tokenizer()
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=text_dim,
-                intermediate_size=4 * text_dim,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=TEXT_TOKENS,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = make_text_encoder(tokenizer, text_dim)
     scheduler = DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.0012, clip_sample=False, steps_offset=1
     )
@@ -109,6 +97,23 @@ def start_near_identity(vae: AutoencoderKL, unet: UNet2DConditionModel) -> None:
             module.conv2.weight.mul_(1e-2)
             module.conv2.bias.zero_()
     unet.conv_out.weight.mul_(0.1)
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer, dim: int) -> CLIPTextModel:
+    """A random CLIP text model of two layers, with outputs of `dim` channels."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=dim,
+            intermediate_size=4 * dim,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def make_byte_tokenizer() -> CLIPTokenizer:

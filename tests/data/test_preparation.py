@@ -13,7 +13,7 @@ from rasr.data.preparation import crop_image
 from rasr.errors import RasrError
 from rasr.image_io import read_image, write_png
 
-PREPARE = ["rasr_flickr30", "lsdir", "cufed5", "wr_sr", "realphoto60", "rasr_custom"]
+PREPARE = ["rasr_flickr30", "lsdir", "cufed5", "wr_sr", "realphoto60", "rasr_custom", "rasr_small"]
 
 
 def make(folder, *names, size=(40, 60)):
@@ -199,6 +199,27 @@ def test_realphoto60_has_no_ground_truth(prepare, originals):
     assert not (originals.parent / "out/problems.csv").exists()
 
 
+def test_rasr_small_keeps_the_last_two_of_a_category_for_testing(prepare, originals):
+    make(originals, *(f"categories/pet_basset_hound/{index}.png" for index in range(4)), size=(192, 192))
+    make(originals, "general/street.png", size=(192, 200))
+    make(originals, "general/small.png", size=(191, 300))
+    done = prepare("rasr_small", originals)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(originals.parent / "out/manifest.csv")
+    assert [(row.image_path.name, row.split, row.prompt) for row in rows] == [
+        ("street.png", "general", ""),
+        ("0.png", "category", "a photo of a basset hound"),
+        ("1.png", "category", "a photo of a basset hound"),
+        ("2.png", "test", "a photo of a basset hound"),
+        ("3.png", "test", "a photo of a basset hound"),
+    ]
+    assert "1 smaller than 192 pixels" in done.stderr
+    for index in (1, 2):
+        (originals / f"categories/pet_basset_hound/{index}.png").unlink()
+    done = prepare("rasr_small", originals)
+    assert done.returncode == 2 and "pet_basset_hound: 2 photographs; give at least 3" in done.stderr
+
+
 @pytest.mark.parametrize("name", PREPARE)
 def test_mistakes_are_one_line(prepare, originals, name):
     for arguments, message in (
@@ -322,6 +343,7 @@ def test_references_that_are_gone_are_dropped_and_said(prepare, flickr):
         ("lsdir", "--workers", ("-1",)),
         ("rasr_flickr30", "--crop", ("0", "-5")),
         ("realphoto60", "--photos", ("0",)),
+        ("rasr_small", "--min-side", ("0",)),
         ("rasr_custom", "--crop", ("0",)),
         ("rasr_custom", "--short-side", ("-5",)),
         ("rasr_custom", "--train", ("-1", "0")),
