@@ -16,13 +16,16 @@ from rasr.evaluation import (
     ResultSet,
     Table,
     check_metrics,
+    check_pairs,
     compare_reports,
     draw_largest_differences,
     evaluate_folders,
     fill_table,
     format_complexity,
     how_to_make,
+    match_files,
     metrics_table,
+    refuse,
     to_markdown,
     write_comparisons,
     write_contents,
@@ -35,31 +38,46 @@ from rasr.inference import resolve_device
 
 logger = logging.getLogger(__name__)
 
+# What a job does not read; to give it is a mistake.
+UNREAD = {
+    "complexity": ("table", "methods", "folders", "sr", "gt", "lq", "pair"),
+    "table": ("sr", "gt", "lq", "pair"),
+    "methods": ("sr",),
+    "sr": ("pair",),
+}
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 @entry_point
 def main(cfg: DictConfig) -> None:
     if cfg.output is None:
         raise RasrError("missing key: output; add output=... to the command, see --help")
+    for key in ("metrics", "pair"):
+        if isinstance(cfg[key], str):  # metrics=psnr
+            cfg[key] = [cfg[key]]
     if cfg.report_only:
         page = write_html(cfg.output, images=cfg.report_images, crop_size=cfg.report_crop)
         logger.info("written: %s", page)
-    elif cfg.get("complexity"):
-        measure_complexity(cfg)
-    elif cfg.get("table"):
-        reproduce_table(cfg)
-    elif cfg.get("methods") or cfg.folders:
-        compare_methods(cfg)
-    else:
-        measure_one(cfg)
+        return
+    jobs = {
+        "complexity": measure_complexity,
+        "table": reproduce_table,
+        "methods": compare_methods,
+        "sr": measure_one,
+    }
+    job = next((name for name in jobs if cfg.get(name) or (name == "methods" and cfg.folders)), None)
+    if job is None:
+        raise RasrError(
+            "missing key: sr; add sr=..., methods=[...], folders=..., table=... or complexity=..., see --help"
+        )
+    unread = [key for key in UNREAD[job] if cfg.get(key)]
+    if unread:
+        raise RasrError(f"{unread[0]}= has no meaning beside {job}=; leave one of them out, see --help")
+    jobs[job](cfg)
 
 
 def measure_one(cfg: DictConfig) -> None:
     """One folder of restored images."""
-    if cfg.sr is None:
-        raise RasrError(
-            "missing key: sr; add sr=..., methods=[...], folders=..., table=... or complexity=..., see --help"
-        )
     report = measure(cfg, cfg.sr, cfg.gt, Path(cfg.output))
     label = Path(cfg.sr).resolve().name
     table = metrics_table(label, {label: report}, list(cfg.metrics))
@@ -75,6 +93,8 @@ def compare_methods(cfg: DictConfig) -> None:
     methods = open_methods(cfg)
     keys = list(methods) if cfg.pair is None else check_pair(list(cfg.pair), list(methods))
     lq = None if cfg.lq is None else Path(cfg.lq)
+    if cfg.strict:
+        check_files(methods, lq, cfg.gt)
     reports = {}
     for key, method in methods.items():
         folder = method.restore_folder(lq, output / key / "sr", device)
@@ -89,7 +109,8 @@ def compare_methods(cfg: DictConfig) -> None:
     else:
         for name in ("pair.json", "pair.md", "pair.png"):  # of an earlier run
             (output / name).unlink(missing_ok=True)
-    title = f"{len(reports)} methods on {Path(cfg.gt).name if cfg.gt else 'images without ground truth'}"
+    count = "1 method" if len(reports) == 1 else f"{len(reports)} methods"
+    title = f"{count} on {Path(cfg.gt).name if cfg.gt else 'images without ground truth'}"
     labelled = {labels[key]: report for key, report in reports.items()}
     table = metrics_table(title, labelled, list(cfg.metrics))
     finish(cfg, table, [ResultSet({labels[key]: key for key in reports}, cfg.lq)])
@@ -149,7 +170,12 @@ def open_methods(cfg: DictConfig) -> dict:
     if any(method.get("arguments", {}).get("weights", "") is None for method in chosen.values()):
         raise RasrError("missing key: weights; our own methods need weights=FILE, see --help")
     methods = {key: instantiate(method) for key, method in chosen.items()}
-    methods |= {key: FolderMethod(key, folder) for key, folder in (cfg.folders or {}).items()}
+    folders = cfg.folders or {}
+    if not isinstance(folders, DictConfig | dict):
+        raise RasrError(f"folders={folders} has no names; write 'folders={{NAME: {folders}}}'")
+    if taken := methods.keys() & folders.keys():
+        raise RasrError(f"{', '.join(sorted(taken))}: a method and a folder of one name; rename the folder")
+    methods |= {key: FolderMethod(key, folder) for key, folder in folders.items()}
     labels = [method.label for method in methods.values()]
     twins = sorted({label for label in labels if labels.count(label) > 1})
     if twins:
@@ -158,6 +184,15 @@ def open_methods(cfg: DictConfig) -> dict:
     if waiting and cfg.lq is None and not cfg.get("table"):
         raise RasrError(f"{', '.join(waiting)}: photographs to restore are missing; give lq=FOLDER")
     return methods
+
+
+def check_files(methods: dict, lq: Path | None, gt: str | None) -> None:
+    """Refuse files that do not fit together before hours are spent on restoring."""
+    for method in methods.values():
+        if isinstance(method, FolderMethod):
+            check_pairs(method.folder, gt)
+    if lq is not None and lq.is_dir() and any(method.needs_lq for method in methods.values()):
+        refuse(match_files(lq, gt, kind="lq")[1])
 
 
 def check_pair(pair: list[str], methods: list[str]) -> list[str]:

@@ -71,6 +71,55 @@ def test_strict_and_metrics_can_be_changed(evaluate):
     assert list(report["mean"]) == ["psnr"]
 
 
+def test_a_single_metric_needs_no_brackets(evaluate):
+    assert evaluate("sr=sr", "gt=gt", "output=out", "metrics=psnr").returncode == 0
+    assert list(read(evaluate.folder / "out" / "metrics.json")["mean"]) == ["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["sr=sr", "folders={a: other}"], "sr= has no meaning beside methods="),
+        (["sr=sr", "pair=[a,b]"], "pair= has no meaning beside sr="),
+        (["gt=gt", "table=rasr2"], "gt= has no meaning beside table="),
+        (["table=rasr2", "complexity=rasr"], "table= has no meaning beside complexity="),
+        (["folders=other"], "write 'folders={NAME: other}'"),
+        (
+            ["lq=lq", "methods=[bicubic]", "folders={bicubic: sr}"],
+            "bicubic: a method and a folder of one",
+        ),
+        (["folders={a: sr}", "pair=a"], "pair=[a] must name two of the methods a"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(evaluate, arguments, text):
+    gt = [] if "gt=gt" in arguments or "table=rasr2" in arguments else ["gt=gt"]
+    result = evaluate(*arguments, *gt, "output=out")
+    assert result.returncode == 2 and text in result.stderr, result.stderr
+    assert not (evaluate.folder / "out").exists()
+
+
+def test_files_that_do_not_fit_are_listed_before_anything_is_restored(evaluate):
+    keys = ("gt=gt", "lq=lq", "methods=[bicubic]", "folders={one: sr}", "output=out")
+    write_png(torch.rand(3, 16, 21), evaluate.folder / "sr" / "a.png")
+    result = evaluate(*keys)
+    assert result.returncode == 2 and "different sizes sr/a.png and gt/a.png" in result.stderr
+    write_png(torch.rand(3, 16, 20), evaluate.folder / "sr" / "a.png")
+    write_png(torch.rand(3, 4, 5), evaluate.folder / "lq" / "c.png")
+    result = evaluate(*keys)
+    assert result.returncode == 2 and "extra in lq lq/c.png" in result.stderr
+    assert not (evaluate.folder / "out").exists()
+    assert evaluate(*keys, "strict=false").returncode == 0
+
+
+def test_means_over_other_images_are_not_passed_off_as_comparable(evaluate):
+    keys = ("gt=gt", "folders={one: sr, two: other}", "output=out", "strict=false")
+    assert evaluate(*keys).returncode == 0
+    assert "Not the same images" not in (evaluate.folder / "out" / "table.md").read_text()
+    (evaluate.folder / "sr" / "a.png").unlink()
+    assert evaluate(*keys).returncode == 0
+    assert "Not the same images (one 1, two 2)" in (evaluate.folder / "out" / "table.md").read_text()
+
+
 def test_the_protocol_can_be_changed(evaluate):
     means = {}
     for choice in (
@@ -232,7 +281,7 @@ def test_references_stand_beside_the_restorations(evaluate):
     [
         (
             ["metrics=[fidd]", "sr=sr", "gt=gt", "output=out"],
-            "unknown metric: fidd; known are psnr, ssim, lpips",
+            "unknown metric: fidd; known are psnr, ssim, ",
         ),
         (["sr=sr", "gt=gt"], "missing key: output; add output=..."),
         (["output=out"], "missing key: sr; add sr=..., methods=[...]"),

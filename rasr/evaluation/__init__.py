@@ -2,7 +2,7 @@
 
 from rasr.evaluation.comparison import compare_reports, draw_largest_differences, write_comparisons
 from rasr.evaluation.complexity import ModelComplexity, SpandrelComplexity, format_complexity
-from rasr.evaluation.folders import match_files
+from rasr.evaluation.folders import check_pairs, match_files, refuse
 from rasr.evaluation.html_report import ResultSet, write_contents, write_html
 from rasr.evaluation.measure import evaluate_folders
 from rasr.evaluation.methods import BicubicMethod, FolderMethod, InferMethod, SpandrelMethod
@@ -29,6 +29,7 @@ __all__ = [
     "SpandrelMethod",
     "Table",
     "check_metrics",
+    "check_pairs",
     "compare_reports",
     "draw_largest_differences",
     "draw_panel",
@@ -39,6 +40,7 @@ __all__ = [
     "match_files",
     "metrics_table",
     "psnr",
+    "refuse",
     "ssim",
     "to_csv",
     "to_latex",

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rasr.errors import RasrError
 from rasr.evaluation.folders import files_by_name
+from rasr.evaluation.methods import read_log
 from rasr.evaluation.protocol import METRICS
 from rasr.evaluation.report import write_json, write_text
 from rasr.evaluation.tables import Column, Row, Table, ranks
@@ -193,9 +194,8 @@ def _record_of(sr: Path) -> dict[str, Any]:
     log = next((p / "results.jsonl" for p in sr.parents if (p / "results.jsonl").is_file()), None)
     if log is None:
         return {}
-    records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     wanted = sr.relative_to(log.parent)
-    return next((r for r in records if _ends_with(Path(r["output"]), wanted)), {})
+    return next((r for r in read_log(log) if _ends_with(Path(str(r.get("output", ""))), wanted)), {})
 
 
 def _ends_with(path: Path, tail: Path) -> bool:

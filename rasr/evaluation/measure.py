@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rasr.errors import RasrError
-from rasr.evaluation.folders import match_files, refuse
+from rasr.evaluation.folders import check_pairs, describe_mismatch, match_files, refuse
 from rasr.evaluation.protocol import METRICS, Protocol, check_metrics
 from rasr.evaluation.score_store import ScoreStore
 from rasr.evaluation.statistics import bootstrap_interval
@@ -69,9 +69,9 @@ def evaluate_folders(
     if batch_size < 1:
         raise RasrError(f"batch_size={batch_size} measures nothing; give 1 or more")
     names = check_metrics(metrics, has_gt=gt is not None)
-    pairs, problems = match_files(sr, gt)
     if strict:
-        refuse(problems)  # before the long part
+        check_pairs(sr, gt)  # before the long part
+    pairs, problems = match_files(sr, gt)
     opened, unavailable = open_metrics(names, protocol, device)
     for name, reason in unavailable.items():
         logger.warning("%s is unavailable: %s", name, reason)
@@ -135,8 +135,7 @@ def _read(
             problems.append(f"unreadable {error}")
             continue
         if gt is not None and sr.shape != gt.shape:
-            sizes = " and ".join(f"{image.shape[2]}x{image.shape[1]}" for image in (sr, gt))
-            problems.append(f"different sizes {sr_file} and {gt_file} ({sizes})")
+            problems.append(describe_mismatch(sr_file, gt_file, tuple(sr.shape), tuple(gt.shape)))
             continue
         if min(sr.shape[1:]) <= 2 * protocol.crop_border:
             problems.append(f"unmeasurable {sr_file}: a border of {protocol.crop_border} leaves nothing")

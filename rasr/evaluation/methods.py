@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rasr.errors import RasrError
+from rasr.evaluation.folders import files_by_name
 from rasr.image_io import content_hash, list_images, read_image, write_png
 from rasr.image_ops import resize_bicubic
 
@@ -171,14 +172,12 @@ def _restore_each(
 ) -> Path:
     """Write a PNG per photograph and a line in `results.jsonl`; what an earlier run has made is kept."""
     log = output / "results.jsonl"
-    known = _read_log(log)
+    photographs = files_by_name(root)
+    known = read_log(log)
     output.mkdir(parents=True, exist_ok=True)
-    records = []
-    for path in tqdm(list_images(root), desc="restoring", unit="image"):
-        name = path.relative_to(root).with_suffix("").as_posix() if root.is_dir() else path.stem
+    for name, path in tqdm(photographs.items(), desc="restoring", unit="image"):
         record = {"input": str(path), "content_hash": content_hash(path), **settings}
         record["output"] = str(output / f"{name}.png")
-        records.append(record)
         if record in known and Path(record["output"]).is_file():
             continue
         write_png(restore(read_image(path)), record["output"])
@@ -187,11 +186,14 @@ def _restore_each(
     return output
 
 
-def _read_log(log: Path) -> list[dict[str, Any]]:
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The records of a `results.jsonl`; empty where there is none."""
     records = []
     for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:  # the line that an interruption cut off
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return records

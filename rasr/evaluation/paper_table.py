@@ -16,7 +16,7 @@ from typing import Any
 
 from rasr.errors import RasrError
 from rasr.evaluation.protocol import METRICS
-from rasr.evaluation.report import column_of, notes_of
+from rasr.evaluation.report import column_of, notes_of, warn_of_other_images
 from rasr.evaluation.tables import Column, Row, Table
 
 # Columns that no image gives: read from a `complexity.json` beside the restorations.
@@ -75,12 +75,18 @@ def fill_table(
                 values += [None] * len(table["metrics"])
                 absent[set_key].append(f"{row['label']} at {folder}")
         published = [figure for set_key in table["sets"] for figure in row["paper"][set_key]]
-        rows.append(Row(row["label"], values, published))
+        rows.append(Row(row["label"], values, published, is_ranked=not row.get("is_spread", False)))
     labelled = {
         f"{table['rows'][key]['label']} on {table['sets'][set_key]['title']}": report
         for (set_key, key), report in reports.items()
     }
-    notes = [*table.get("notes", []), *notes_of(labelled), *_missing(table, has_gt, absent)]
+    notes = [*table.get("notes", []), *notes_of(labelled)]
+    for set_key in table["sets"]:
+        of_set = {
+            table["rows"][key]["label"]: report for (one, key), report in reports.items() if one == set_key
+        }
+        notes += warn_of_other_images(of_set)
+    notes += _missing(table, has_gt, absent)
     return Table(table["title"], read_columns(table), rows, notes), reports
 
 

@@ -37,7 +37,8 @@ def metrics_table(title: str, reports: dict[str, dict[str, Any]], metrics: Seque
     """
     shown = [name for name in metrics if any(name in report["mean"] for report in reports.values())]
     rows = [Row(label, [report["mean"].get(name) for name in shown]) for label, report in reports.items()]
-    return Table(title, [column_of(name) for name in shown], rows, notes_of(reports))
+    notes = [*notes_of(reports), *warn_of_other_images(reports)]
+    return Table(title, [column_of(name) for name in shown], rows, notes)
 
 
 def column_of(metric: str, group: str = "") -> Column:
@@ -52,7 +53,10 @@ def notes_of(reports: dict[str, dict[str, Any]]) -> list[str]:
         return []
     first = next(iter(reports.values()))
     protocol = first["protocol"]
-    variants = "".join(f", {name} as {variant}" for name, variant in protocol["variants"].items())
+    measured = {name for report in reports.values() for name in report["mean"]}
+    variants = "".join(
+        f", {name} as {variant}" for name, variant in protocol["variants"].items() if name in measured
+    )
     packages = ", ".join(f"{name} {found or 'absent'}" for name, found in first["versions"].items())
     notes = [
         f"Protocol {protocol['name']} ({protocol['digest']}): PSNR and SSIM on {protocol['channel']}, "
@@ -70,6 +74,14 @@ def notes_of(reports: dict[str, dict[str, Any]]) -> list[str]:
     unavailable = {name: why for report in reports.values() for name, why in report["unavailable"].items()}
     notes += [f"{METRICS[name].title} is unavailable: {why}" for name, why in unavailable.items()]
     return notes
+
+
+def warn_of_other_images(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """A note if the methods of one data set were not measured on the same images."""
+    if len({frozenset(report["per_image"]) for report in reports.values()}) < 2:
+        return []
+    labels = ", ".join(f"{label} {report['count']}" for label, report in reports.items())
+    return [f"Not the same images ({labels}): the means cannot be compared; pair= takes the common ones."]
 
 
 def write_table(table: Table, output: str | Path) -> None:

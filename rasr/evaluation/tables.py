@@ -32,6 +32,8 @@ class Row:
     values: list[float | None]
     published: list[float | None] = field(default_factory=list)
     """The paper's figures; empty where there are none."""
+    is_ranked: bool = True
+    """False: it takes no part in best and second best, as a spread of figures."""
 
 
 @dataclass
@@ -54,7 +56,9 @@ def ranks(table: Table) -> list[list[int]]:
     for index, column in enumerate(table.columns):
         sign = 1 if column.lower_better else -1
         shown = [
-            None if row.values[index] is None else sign * round(row.values[index], column.digits)
+            sign * round(row.values[index], column.digits)
+            if row.is_ranked and row.values[index] is not None
+            else None
             for row in table.rows
         ]
         order = sorted({value for value in shown if value is not None})
@@ -155,9 +159,9 @@ def _latex_line(cells: Sequence[str]) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    for sign in "&%#_$":
-        text = text.replace(sign, "\\" + sign)
-    return text
+    signs = {sign: f"\\{sign}" for sign in "&%#_${}"}
+    signs |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return text.translate(str.maketrans(signs))
 
 
 def _escape_markdown(text: str) -> str:

@@ -59,6 +59,12 @@ def test_what_was_made_is_kept_until_input_or_settings_change(lq, tmp_path):
     assert read_image(tmp_path / "out" / "cat/b.png").shape == (3, 16, 20)
 
 
+def test_two_photographs_of_one_name_are_refused(lq, tmp_path):
+    (lq / "a.jpg").write_bytes((lq / "a.png").read_bytes())
+    with pytest.raises(RasrError, match=r"lq: several files for a; keep one of each"):
+        BicubicMethod().restore_folder(lq, tmp_path / "out", CPU)
+
+
 def test_a_folder_is_taken_as_it_is(lq, tmp_path):
     assert FolderMethod("x", str(lq)).restore_folder(None, tmp_path / "out", CPU) == lq
     with pytest.raises(RasrError, match="no such file or directory"):

@@ -1,14 +1,18 @@
 """The papers' tables: their figures stand in conf/table, ours come from folders."""
 
 import json
+from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 from rasr.errors import RasrError
 from rasr.evaluation import evaluate_folders, fill_table, to_markdown
 from rasr.evaluation.paper_table import check_table
+from rasr.evaluation.tables import ranks
 from rasr.image_io import write_png
 from tests.helpers import REPOSITORY
 
@@ -90,6 +94,8 @@ def test_a_spread_is_half_the_range_of_the_trials(table, tmp_path):
     means = [evaluate_folders(folder, gt, metrics=["psnr"])["mean"]["psnr"] for folder in folders]
     assert filled.rows[2].values[0] == pytest.approx((max(means) - min(means)) / 2)
     assert ("one", "m3") not in reports and [column.digits for column in filled.columns] == [3] * 4
+    filled.rows[1].values[0] = None
+    assert [marks[0] for marks in ranks(filled)] == [0, 0, 0]  # m1 alone: a spread is not second best
     table["rows"]["m3"]["folder"] = str(folders[0])
     with pytest.raises(RasrError, match="a spread needs two trials or more"):
         fill(table, tmp_path)
@@ -138,11 +144,30 @@ def test_there_is_a_file_for_every_table():
     assert {f"rasr{n}" for n in range(1, 6)} | {f"refir{n}" for n in range(1, 11)} <= set(TABLES)
 
 
-def test_ablations_read_what_their_experiment_writes():
-    """The folders of the rows against the outputs of the sweeps."""
-    for name, experiment in (("rasr3", "table3"), ("rasr5", "table5")):
-        body = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{experiment}.yaml").read_text("utf-8"))
-        ((key, values),) = body["hydra"]["sweeper"]["params"].items()
-        folders = {body["output"].replace(f"${{{key}}}", value) for value in values.split(",")}
-        table = yaml.safe_load((REPOSITORY / "conf" / "table" / f"{name}.yaml").read_text("utf-8"))["table"]
-        assert {row["folder"] for row in table["rows"].values()} == folders
+SWEEPS = [
+    ("rasr3", "table3", set()),
+    ("rasr5", "table5", set()),
+    ("refir4", "refir_components", {"outputs/refir_reference_kinds/none"}),
+    ("refir5", "refir_positions", {"outputs/refir_reference_kinds/none"}),
+    ("refir6", "refir_reference_kinds", {"outputs/refir_reference_kinds/hq"}),
+    ("refir7", "refir_fallbacks", {"outputs/refir_fallbacks/refir"}),
+    ("refir8", "refir_references", {"outputs/refir_reference_kinds/none"}),
+    ("refir9", "refir_designs", set()),
+]
+
+
+@pytest.mark.parametrize(("name", "experiment", "others"), SWEEPS)
+def test_ablations_read_what_their_experiment_writes(name, experiment, others):
+    """The folders of the rows against the outputs of the sweep, and of what else the table names in `how`."""
+    body = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{experiment}.yaml").read_text("utf-8"))
+    table = yaml.safe_load((REPOSITORY / "conf" / "table" / f"{name}.yaml").read_text("utf-8"))["table"]
+    sweep = {key: str(values).split(",") for key, values in body["hydra"]["sweeper"]["params"].items()}
+    written = set()
+    with initialize_config_dir(version_base="1.3", config_dir=str(REPOSITORY / "conf")):
+        for values in product(*sweep.values()):
+            keys = [f"{key}={value}" for key, value in zip(sweep, values, strict=True)]
+            cfg = compose("infer", [f"experiment={experiment}", "input=lq", "weights=w", *keys])
+            written.add(cfg.output)
+    assert {row["folder"] for row in table["rows"].values()} <= written | others
+    for folder in others:
+        assert Path(folder).parent.name in table["how"] and f"experiment={experiment}" in table["how"]

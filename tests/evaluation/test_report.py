@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from rasr.errors import RasrError
 from rasr.evaluation import Protocol, evaluate_folders, match_files, psnr, write_report
@@ -105,12 +106,24 @@ def test_problems_fail_unless_not_strict(folders, spoil, text, caplog):
     assert text in caplog.text
 
 
-def test_every_problem_is_listed(folders):
+def test_every_problem_is_listed_before_any_metric_is_loaded(folders, monkeypatch):
     sr, gt = folders
     write_png(torch.rand(3, 16, 16), sr / "x.png")
     write_png(torch.rand(3, 16, 16), gt / "y.png")
-    with pytest.raises(RasrError, match=r"missing in sr .*y\.png; extra in sr .*x\.png; mend"):
+    write_png(torch.rand(3, 16, 21), sr / "a.png")
+    (sr / "cat" / "a.png").write_bytes(b"")
+    monkeypatch.setattr(measure_module, "open_metrics", None)
+    texts = r"missing in sr .*y\.png; extra in sr .*x\.png; different sizes .*; unreadable .*cat/a\.png: "
+    with pytest.raises(RasrError, match=texts):
         evaluate(folders)
+
+
+def test_an_image_that_exif_turns_fits(folders):
+    sr, _ = folders
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (16, 20)).save(sr / "a.png", exif=exif)
+    assert evaluate(folders)["sizes"] == {"20x16": 2}
 
 
 def test_two_files_of_one_name_are_always_an_error(folders):
@@ -129,7 +142,7 @@ def test_no_common_name(tmp_path):
 
 @pytest.mark.parametrize(("metrics", "named"), [(["psnr", "lpisp"], "lpisp"), ([], "none given")])
 def test_unknown_metrics_are_named_before_any_file_is_read(metrics, named):
-    with pytest.raises(RasrError, match=f"unknown metric: {named}; known are psnr, ssim, lpips"):
+    with pytest.raises(RasrError, match=f"unknown metric: {named}; known are psnr, ssim, "):
         evaluate(("missing", "missing"), metrics=metrics)
 
 

@@ -56,6 +56,11 @@ def test_latex(table):
     assert lines[-1] == r"\end{tabular}"
 
 
+def test_labels_of_any_folder_name_can_be_pasted():
+    table = Table("t", [PSNR], [Row(r"a_b~{c}^\d", [1.0])])
+    assert r"a\_b\textasciitilde{}\{c\}\textasciicircum{}\textbackslash{}d & 1.00 \\" in to_latex(table)
+
+
 def test_several_data_sets_share_a_table():
     columns = [Column("PSNR", 2, group="X"), Column("SSIM", 4, group="X"), Column("PSNR", 2, group="Y")]
     table = Table("t", columns, [Row("A", [1.0, 2.0, None])])
