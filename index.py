@@ -44,8 +44,11 @@ MANIFESTS = (".csv", ".parquet")
 def main(cfg: DictConfig) -> None:
     if cfg.command not in COMMANDS:
         raise RasrError(f"command={cfg.command} is unknown; give one of {', '.join(COMMANDS)}")
-    if cfg.references < 1:
-        raise RasrError(f"references={cfg.references}: must be at least 1")
+    for key in ("references", "batch_size", "latent_size"):
+        if not isinstance(cfg[key], int) or cfg[key] < 1:
+            raise RasrError(f"{key}={cfg[key]}: must be a whole number of at least 1")
+    if not isinstance(cfg.max_score, float | int | None):
+        raise RasrError(f"max_score={cfg.max_score}: must be a number, or null for all")
     needed, run = COMMANDS[cfg.command]
     for key in needed:
         if cfg[key] is None:
@@ -114,6 +117,8 @@ def verify(cfg: DictConfig) -> None:
 def neighbours(cfg: DictConfig) -> None:
     """Write the best references of many images to a Parquet file, which training reads."""
     images = [image.path for image in list_images_of(cfg.input, cfg.split)]
+    if Path(cfg.output).is_dir():
+        raise RasrError(f"output={cfg.output} is a folder; name the Parquet file in it")
     with Retriever.open(cfg.index, device=cfg.device) as retriever:
         rows = write_neighbours(
             retriever,

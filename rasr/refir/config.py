@@ -57,6 +57,9 @@ class InjectionConfig:
                 raise RasrError(
                     f"refir.{name}={getattr(self, name)!r} is unknown; give one of {', '.join(choices)}"
                 )
+        for name in ("scale", "active"):
+            if not isinstance(getattr(self, name), float | int):
+                raise RasrError(f"refir.{name}={getattr(self, name)} is not a number; give one from 0 to 1")
         if not 0 <= self.scale <= 1:
             raise RasrError(f"refir.scale={self.scale} is outside 0..1; 0 is no reference, the paper has 0.5")
         if not 0 < self.active <= 1:

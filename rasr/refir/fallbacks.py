@@ -7,6 +7,7 @@ make one itself, may try both. It knows neither models nor files of the restorer
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.image_io import to_uint8
 from rasr.inference.restorer import resolve_device
+from rasr.pretrained import is_within_reach
 from rasr.refir.references import Reference, weigh
 
 Restore = Callable[[Sequence[Reference]], Tensor]
@@ -43,7 +45,7 @@ class OriginLRM:
     makes_references = False
 
     def __init__(self, min_score: float | None = None) -> None:
-        self.min_score = min_score
+        self.min_score = check_min_score(min_score)
 
     def __call__(
         self, restore: Restore, lq: Tensor, references: list[Reference]
@@ -65,7 +67,7 @@ class GenRef:
 
     def __init__(self, generator: Callable[[Tensor], Reference], min_score: float | None = None) -> None:
         self.generator = generator
-        self.min_score = min_score
+        self.min_score = check_min_score(min_score)
 
     def __call__(
         self, restore: Restore, lq: Tensor, references: list[Reference]
@@ -121,14 +123,19 @@ class CaptionToImage:
         device: str = "auto",
     ) -> None:
         from diffusers import StableDiffusionPipeline
+        from huggingface_hub import constants
         from transformers import BlipForConditionalGeneration, BlipProcessor
 
         self.device = resolve_device(device)
+        # Without a network the hub's own retries would take minutes.
+        are_here = Path(captioner).is_dir() and Path(text_to_image).is_dir()
+        options = {"local_files_only": are_here or not is_within_reach(constants.ENDPOINT)}
         try:
-            self.processor = BlipProcessor.from_pretrained(captioner)
-            blip = BlipForConditionalGeneration.from_pretrained(captioner, use_safetensors=True)
+            self.processor = BlipProcessor.from_pretrained(captioner, **options)
+            options["use_safetensors"] = True
+            blip = BlipForConditionalGeneration.from_pretrained(captioner, **options)
             pipeline = StableDiffusionPipeline.from_pretrained(
-                text_to_image, safety_checker=None, feature_extractor=None, use_safetensors=True
+                text_to_image, safety_checker=None, feature_extractor=None, **options
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -186,6 +193,13 @@ class NoReferenceMetric:
     def __call__(self, image: Tensor) -> float:
         """(3, H, W) in [0, 1] -> quality."""
         return self.sign * float(self.measure(image[None].to(self.device), None))
+
+
+def check_min_score(min_score: float | None) -> float | None:
+    """Give it back if it is a number or None."""
+    if not isinstance(min_score, float | int | None):
+        raise RasrError(f"min_score={min_score}: give a number, or null for all")
+    return min_score
 
 
 def near(references: Sequence[Reference], min_score: float | None) -> list[Reference]:

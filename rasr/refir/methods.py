@@ -129,6 +129,11 @@ class ReFIRMethod:
             raise RasrError(
                 f"latents={latents} are of the trained branch; with method=refir give method.banks="
             )
+        if references > 1 and injection.canvas == "shared":
+            raise RasrError(
+                f"references={references}: refir.canvas=shared takes one reference, as the official code; "
+                "give references=1, or refir.canvas=own"
+            )
         if chain is not None:
             if backbone is not None or osediff_weights is not None:
                 raise RasrError("backbone= and osediff_weights= belong to one-step weights; leave them out")

@@ -79,8 +79,9 @@ class MultiStepChain:
     ) -> None:
         if start not in ("lr", "noise"):
             raise RasrError(f"start={start!r} is unknown; give lr or noise")
-        if not 1 <= n_steps <= scheduler.config.num_train_timesteps:
-            raise RasrError(f"n_steps={n_steps}: give 1 .. {scheduler.config.num_train_timesteps}")
+        most = scheduler.config.num_train_timesteps
+        if not isinstance(n_steps, int) or not 1 <= n_steps <= most:
+            raise RasrError(f"n_steps={n_steps}: give a whole number from 1 to {most}")
         if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
             raise RasrError(f"the scheduler predicts {scheduler.config.prediction_type!r}; give epsilon or v")
         if image_attentions and image_embedder is None:

@@ -98,8 +98,12 @@ class ReferenceFinder:
             raise RasrError(f"reference_kind={kind!r} is unknown; give one of {', '.join(KINDS)}")
         if kind == "random" and retriever is None:
             raise RasrError("reference_kind=random draws from an index; give index=")
-        if k < 1 or temperature <= 0:
-            raise RasrError(f"references={k}, temperature={temperature}: give at least 1, and more than 0")
+        if not isinstance(k, int) or k < 1:
+            raise RasrError(f"references={k}: give a whole number of at least 1")
+        if not isinstance(temperature, float | int) or temperature <= 0:
+            raise RasrError(f"temperature={temperature}: give a number above 0")
+        if not isinstance(max_score, float | int | None):
+            raise RasrError(f"max_score={max_score}: give a number, or null for all")
         self.kind = kind
         self.retriever = retriever
         policy = RandomReference if kind == "random" else Always

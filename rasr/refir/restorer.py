@@ -60,6 +60,10 @@ class ReFIRRestorer:
         banks: BankStore | None = None,
     ) -> None:
         multiple = chain.size_multiple
+        sizes = {"process_size": process_size, "tile_size": tile_size, "method.ref_size": ref_size}
+        for key, value in sizes.items():
+            if not isinstance(value, int | None):
+                raise RasrError(f"{key}={value}: give a whole number of pixels, or null")
         if scale < 1 or (process_size is not None and process_size < scale):
             raise RasrError(
                 f"scale={scale}, process_size={process_size}: give 1 or more, and not less than scale"

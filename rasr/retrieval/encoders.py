@@ -135,8 +135,11 @@ class TimmEncoder(ImageEncoder):
         self.version = digest("2", json.dumps(preparation), net)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = torch.device(device)
-        self._net.to(self._device)
+        try:
+            self._device = torch.device(device)
+            self._net.to(self._device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise RasrError(f"device={device} is not to be had here; give auto, cpu, cuda or mps") from error
 
     @torch.inference_mode()
     def encode(self, images: list[Tensor]) -> Tensor:

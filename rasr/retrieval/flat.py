@@ -133,18 +133,21 @@ class FlatIndex(FolderIndex):
 
     def _load_storage(self) -> None:
         """Read everything that is committed."""
-        entry_file, size = self._data_files()[1], self._meta.storage["entries_bytes"]
         self._lines: list[bytes] = []
         self._known_rows: dict[str, int] | None = None
         try:
+            vector_file, entry_file = self._data_files()
+            size, length = self._meta.storage["entries_bytes"], self._meta.count * self.dim * 2
+            if self._meta.state == "complete" and vector_file.stat().st_size != length:
+                raise damaged(self.location, f"its vectors are not of length {self.dim}")
             with entry_file.open("rb") as file:
                 lines = file.read(size).splitlines(keepends=True)
             if len(lines) != self._meta.count or sum(map(len, lines)) != size:
                 raise damaged(self.location, f"{len(lines)} entries instead of {self._meta.count}")
             self._extend([], lines)
-        except (OSError, ValueError) as error:
-            if isinstance(error, RasrError):
-                raise
+        except RasrError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
             raise damaged(self.location, "its data cannot be read") from error
 
     def _entry(self, row: int) -> tuple[str, Payload]:

@@ -37,7 +37,7 @@ class FolderIndex(ReferenceIndex):
         path = Path(location)
         leftovers = _leftovers(path, cls.PARTS) if path.is_dir() else []
         if path.exists() and (not path.is_dir() or len(leftovers) < len(os.listdir(path))):
-            raise RasrError(f"{path}: exists already; choose another index= or delete it")
+            raise RasrError(f"{path}: exists already; choose another place or delete it")
         for leftover in leftovers:  # of a creation that was interrupted before it wrote meta.json
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         path.mkdir(parents=True, exist_ok=True)

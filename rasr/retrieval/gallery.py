@@ -135,8 +135,13 @@ if __name__ == "__main__":
     @hydra.main(version_base="1.3", config_path="../../conf", config_name="gallery")
     @entry_point
     def main(cfg: DictConfig) -> None:
-        if cfg.k < 1 or cfg.thumbnail < 16:
-            raise RasrError(f"k={cfg.k} must be at least 1, thumbnail={cfg.thumbnail} at least 16")
+        for key, least in (("k", 1), ("thumbnail", 16)):
+            if not isinstance(cfg[key], int) or cfg[key] < least:
+                raise RasrError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
+        if not isinstance(cfg.max_score, float | int | None):
+            raise RasrError(f"max_score={cfg.max_score}: must be a number, or null for all")
+        if Path(cfg.output).is_dir():
+            raise RasrError(f"output={cfg.output} is a folder; name the HTML file in it")
         images = list_images(cfg.input)
         with Retriever.open(cfg.index, device=cfg.device) as retriever:
             write_gallery(

@@ -63,13 +63,32 @@ class IndexMeta:
                 mend = "update rasr" if found > FORMAT else "delete it and build it again with index.py"
                 raise RasrError(f"{location}: an index of format {found}, this rasr reads {FORMAT}; {mend}")
             meta = cls(**values)
-            _ = [meta.encoder[key] for key in ("name", "version", "settings")]
-            _ = meta.dim + meta.count
         except RasrError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise damaged(location, "its description cannot be read") from error
+        if wrong := meta._wrong_keys():
+            raise damaged(location, f"its description has a wrong {wrong[0]}")
         return meta
+
+    def _wrong_keys(self) -> list[str]:
+        """The keys whose values cannot be meant."""
+        encoder = self.encoder if isinstance(self.encoder, Mapping) else {}
+        texts = (encoder.get("name"), encoder.get("version"))
+        is_right = {
+            "engine": isinstance(self.engine, str),
+            "dim": type(self.dim) is int and self.dim > 0,
+            "encoder": all(isinstance(text, str) for text in texts)
+            and isinstance(encoder.get("settings"), Mapping),
+            "patches": self.patches is None
+            or (isinstance(self.patches, Mapping) and self.patches.keys() == {"size", "overlap"}),
+            "quantize": isinstance(self.quantize, bool),
+            "state": self.state in ("writing", "complete"),
+            "count": type(self.count) is int and self.count >= 0,
+            "storage": isinstance(self.storage, Mapping),
+            "files": isinstance(self.files, Mapping),
+        }
+        return [key for key, right in is_right.items() if not right]
 
 
 def damaged(location: str, what: str) -> RasrError:

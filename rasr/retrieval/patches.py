@@ -10,8 +10,11 @@ from rasr.retrieval.payload import Box
 
 def check_patches(size: int, overlap: int) -> dict[str, int]:
     """Check the two numbers and return them as the index keeps them."""
-    if size < 1 or not 0 <= overlap < size:
-        raise RasrError(f"patch_size={size} patch_overlap={overlap}: overlap must be >= 0 and below the size")
+    are_whole = isinstance(size, int) and isinstance(overlap, int)
+    if not are_whole or size < 1 or not 0 <= overlap < size:
+        raise RasrError(
+            f"patch_size={size} patch_overlap={overlap}: the overlap must be 0 or more and below the size"
+        )
     return {"size": size, "overlap": overlap}
 
 

@@ -52,9 +52,9 @@ class ServerIndex(ReferenceIndex):
 
     @classmethod
     def is_there(cls, location: str) -> bool:
-        client = connect(location)
+        client, name = connect(location), collection_name(location)
         try:
-            return client.collection_exists(collection_name(location))
+            return client.collection_exists(name)
         except (ApiException, OSError, ValueError) as error:
             raise _unreachable(location, error) from error
 

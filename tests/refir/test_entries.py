@@ -166,6 +166,8 @@ def test_every_key_of_a_multi_step_restorer_matters(folder):
         ({"weights": "multi", "method": "rasr"}, "add method=refir_multistep"),
         ({"references": 2, "method": "rasr"}, "the trained branch takes one"),
         ({"method.use_branch": "true"}, "has no trained branch"),
+        ({"references": 2, "refir": "seesr"}, "refir.canvas=shared takes one reference"),
+        ({"min_score": "x"}, "min_score=x: give a number"),
         ({"latents": "x"}, "with method=refir give method.banks="),
         ({"reference_kind": "best"}, "reference_kind='best' is unknown"),
         ({"reference_kind": "random", "index": None}, "give index="),

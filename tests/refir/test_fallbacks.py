@@ -16,7 +16,7 @@ from transformers import (
 from rasr.errors import RasrError
 from rasr.evaluation import toolbox
 from rasr.models import make_tiny_backbone
-from rasr.refir import AdaGenRef, CaptionToImage, GenRef, NoReferenceMetric, OriginLRM, Reference
+from rasr.refir import AdaGenRef, CaptionToImage, GenRef, NoReferenceMetric, OriginLRM, Reference, fallbacks
 from rasr.refir.references import weigh
 
 LQ = torch.rand(3, 8, 8)
@@ -141,6 +141,21 @@ def test_missing_models_are_one_line(models, monkeypatch):
         with pytest.raises(RasrError, match="lost") as caught:
             CaptionToImage(str(captioner), str(text_to_image), device="cpu")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+def test_without_a_network_nothing_waits_for_the_hub(models, monkeypatch, is_online):
+    asked = []
+
+    def load(name, **options):
+        asked.append(options["local_files_only"])
+        raise OSError(f"no {name}")
+
+    monkeypatch.setattr(fallbacks, "is_within_reach", lambda url: is_online)
+    monkeypatch.setattr(BlipProcessor, "from_pretrained", load)
+    with pytest.raises(RasrError, match=r"captioner=lost/blip .*\(no lost/blip\); give directories"):
+        CaptionToImage("lost/blip", str(models / "sd"), device="cpu")
+    assert asked == [not is_online]
 
 
 def test_a_missing_metric_is_one_line(monkeypatch):

@@ -225,7 +225,8 @@ def test_a_saved_directory_loads_the_same(chain, pictures, restored, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"start": "hq"}, "start='hq'"), ({"n_steps": 0}, "n_steps=0")]
+    ("change", "message"),
+    [({"start": "hq"}, "start='hq'"), ({"n_steps": 0}, "n_steps=0"), ({"n_steps": 2.5}, "n_steps=2.5")],
 )
 def test_wrong_settings_are_named(change, message):
     with pytest.raises(RasrError, match=message):

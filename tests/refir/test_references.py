@@ -84,7 +84,9 @@ def test_it_is_known_beforehand_whether_anything_will_be_found(settings, is_empt
         ({"kind": "best"}, "reference_kind='best'"),
         ({"kind": "random"}, "give index="),
         ({"k": 0}, "references=0"),
+        ({"k": "three"}, "references=three"),
         ({"temperature": 0}, "temperature=0"),
+        ({"max_score": "high"}, "max_score=high"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

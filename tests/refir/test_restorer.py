@@ -1,5 +1,7 @@
 """ReFIRRestorer over the one-step backbone: any size, references, tiles, kept banks, both systems at once."""
 
+import copy
+
 import pytest
 import torch
 
@@ -61,6 +63,19 @@ def test_reference_prompt_and_settings_matter(net, pictures):
     assert restorer(net, scale=2).restore(lq, [reference(ref)]).shape == (3, 24, 32)
     small = restorer(net, process_size=96).restore(lq, [reference(ref)])
     assert small.shape == default.shape and differ(small, default) > 1e-5
+
+
+def test_half_precision_is_close(net, pictures, tmp_path):
+    lq, ref = pictures["lq"], pictures["ref"]
+    full = restorer(net).restore(lq, [reference(ref)])
+    half_net = copy.deepcopy(net).bfloat16()
+    half = restorer(half_net).restore(lq, [reference(ref)])
+    assert half.dtype == torch.float32
+    assert differ(half, full) < 0.05
+    assert differ(half, restorer(half_net).restore(lq)) > 0.005, "the reference counts"
+    for _ in range(2):  # makes the bank, takes it from the disk, where it is float16
+        kept = restorer(half_net, banks=BankStore(tmp_path, {}))
+        assert differ(kept.restore(lq, [reference(ref, key="ref")]), half) < 0.05
 
 
 def test_several_references(net, pictures):
@@ -202,6 +217,7 @@ class TestKeptBanks:
         ({"process_size": 3}, "process_size=3"),
         ({"tile_size": 100}, "tile_size=100"),
         ({"ref_size": 5}, "ref_size=5 is below 16"),
+        ({"ref_size": "large"}, "method.ref_size=large"),
         ({"color_fix": "nofix"}, "color_fix='nofix'"),
     ],
 )

@@ -65,6 +65,18 @@ def test_recall_of_the_graph(tmp_path, plain, clustered, quantize):
         assert np.mean(hits) / 5 >= 0.9  # a filter costs some; without the graph of each category 0.05
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at the maps of Linux")
+def test_quantised_copies_are_in_memory_and_the_originals_on_disk(tmp_path, clustered):
+    """A mapped copy would be read from a cold disk page by page, by each query."""
+    build(tmp_path / "index", clustered[:COUNT], quantize=True)
+    with ReferenceIndex.open(tmp_path / "index") as index:
+        index.search(clustered[COUNT:], 5)
+        maps = Path("/proc/self/maps").read_text()
+    mapped = {line.rpartition("/")[2] for line in maps.splitlines() if str(tmp_path / "index") in line}
+    assert "matrix.dat" in mapped
+    assert "quantized.data" not in mapped
+
+
 def test_a_second_opener_is_told_what_to_use_and_a_killed_reader_harms_nothing(tmp_path):
     with create((tmp_path / "index", "edge")) as index:
         fill(index, tmp_path)

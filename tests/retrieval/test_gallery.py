@@ -85,6 +85,14 @@ def test_command(folder):
     assert done.returncode == 0, done.stderr
     assert (folder / "a" / "g.html").read_text().count("<figure") == 3
     module = "rasr/retrieval/gallery.py"
-    for arguments, message in [(["k=0"], "k=0 must be at least 1"), (["thumbnail=1"], "thumbnail=1")]:
-        done = run_entry(module, "input=queries", "index=index", "output=b.html", *arguments, cwd=folder)
+    for argument, message in [
+        ("k=0", "k=0: must be a whole number of at least 1"),
+        ("k=x", "k=x: must be a whole number"),
+        ("thumbnail=1", "thumbnail=1: must be"),
+        ("max_score=x", "max_score=x: must be a number"),
+        ("output=queries", "output=queries is a folder"),
+    ]:
+        keys = {"input": "queries", "index": "index", "output": "b.html"}
+        keys |= dict([argument.split("=")])
+        done = run_entry(module, *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -168,7 +168,13 @@ def test_folders_without_a_readable_index_are_refused(tmp_path, engine):
         ({"format": FORMAT + 1}, "update rasr"),
         ({"count": 49}, "49 entries were written, 50 are there|50 entries instead of 49|damaged"),
         ({"engine": "other"}, "engine='other' is unknown"),
-        ({"dim": None}, "damaged"),
+        ({"dim": None}, "damaged .*wrong dim"),
+        ({"dim": DIM // 2}, f"damaged .*not of length {DIM // 2}"),
+        ({"files": None}, "damaged .*wrong files"),
+        ({"state": "finished"}, "damaged .*wrong state"),
+        ({"patches": 3}, "damaged .*wrong patches"),
+        ({"encoder": {"name": "toy", "version": "v1", "settings": None}}, "damaged .*wrong encoder"),
+        ({"storage": None}, "damaged .*wrong storage"),
     ]:
         file.write_text(json.dumps(meta | changes))
         with pytest.raises(RasrError, match=message):
