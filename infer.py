@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from rasr.cli import entry_point
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
-from rasr.inference import ResultsLog, list_photographs
+from rasr.inference import Photograph, ResultsLog, list_photographs
 from rasr.models import find_weights
 from rasr.prompts import Sidecar, join_prompts
 from rasr.refir import Method, Reference, ReferenceFinder
@@ -34,9 +35,18 @@ def main(cfg: DictConfig) -> None:
     cfg.weights = str(cfg.weights or find_weights(None))
     output = Path(str(cfg.output))  # a name like 2024 comes as a number
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
-    extractor = instantiate(cfg.prompt)
     join_prompts("", "", cfg.prompt_from)  # a wrong value shows before the weights are loaded
-    retriever = None if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
+    # Closed after a failure too: in a sweep the next job opens it again.
+    index = nullcontext() if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
+    with index as retriever:
+        restore_photographs(cfg, photographs, output, retriever)
+
+
+def restore_photographs(
+    cfg: DictConfig, photographs: Sequence[Photograph], output: Path, retriever: Retriever | None
+) -> None:
+    """Restores each photograph with what is found for it; those that cannot be read are named at the end."""
+    extractor = instantiate(cfg.prompt)
     finder = ReferenceFinder(
         cfg.reference_kind,
         retriever=retriever,

@@ -46,6 +46,12 @@ def test_table_3_restores_with_each_kind_of_prompt(folder):
         assert json.loads(line)["prompt"] == prompt
         assert (folder / "outputs" / "table3" / name / "photo.png").is_file()
 
+    # A job that fails leaves the index, which one process at a time may open, to the next.
+    keys = ("input=lq", "weights=gone.safetensors,weights.safetensors", "index=index", "device=cpu")
+    done = run_entry("infer.py", "--multirun", "output=swept/${hydra:job.num}", *keys, cwd=folder)
+    assert done.returncode != 0 and "gone.safetensors does not exist" in done.stderr + done.stdout
+    assert (folder / "swept" / "1" / "photo.png").is_file(), done.stderr
+
 
 def test_table_4_trains_with_each_loss(folder):
     vgg = torchvision.models.vgg16().features.state_dict()

@@ -157,10 +157,14 @@ class OneStepBackbone(nn.Module):
         """H and W of every image must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
         return size_multiple(self.vae, self.unet)
 
-    def make_trainable(self) -> None:
-        """Lets VAE and UNet learn (to train a backbone from nothing); the text encoder stays frozen."""
-        self.vae.requires_grad_(True)
-        self.unet.requires_grad_(True)
+    def make_trainable(self, parts: Sequence[str] = ("vae", "unet")) -> None:
+        """Lets VAE, UNet or both learn (to train a backbone from nothing); the text encoder stays frozen."""
+        if not parts or not set(parts) <= {"vae", "unet"}:
+            raise RasrError(
+                f"trainable={list(parts)} is not a choice of vae and unet; give one of them or both"
+            )
+        for part in parts:
+            getattr(self, part).requires_grad_(True)
 
     def encode_prompt(self, prompt: Sequence[str]) -> Tensor:
         """Texts -> (B, 77, D) embeddings in the UNet's dtype; each distinct text is encoded once and kept."""

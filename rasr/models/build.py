@@ -97,9 +97,16 @@ def build_rasr_net(
     return net
 
 
-def build_backbone_net(backbone: str | OneStepBackbone) -> RASRNet:
-    """A RASRNet without a branch whose VAE and UNet learn: how a backbone is trained from nothing."""
+def build_backbone_net(
+    backbone: str | OneStepBackbone, trainable: Sequence[str] = ("vae", "unet")
+) -> RASRNet:
+    """A RASRNet without a branch whose VAE and UNet learn: how a backbone is trained from nothing.
+
+    Args:
+        backbone: backbone, or directory or hub id of one.
+        trainable: the parts that learn, of "vae" and "unet".
+    """
     if isinstance(backbone, str):
         backbone = OneStepBackbone.from_pretrained(backbone)
-    backbone.make_trainable()
+    backbone.make_trainable(trainable)
     return RASRNet(backbone)

@@ -1,10 +1,19 @@
 """Training: the Lightning module and what surrounds it."""
 
-from rasr.training.backbone_module import BackboneModule
+from rasr.training.backbone_module import AutoencoderModule, BackboneModule, LatentModule
 from rasr.training.checkpoint_io import AtomicCheckpointIO
 from rasr.training.ema import EMA
 from rasr.training.last_checkpoint import LastCheckpoint
 from rasr.training.module import RASRModule
 from rasr.training.panels import ValidationPanels
 
-__all__ = ["EMA", "AtomicCheckpointIO", "BackboneModule", "LastCheckpoint", "RASRModule", "ValidationPanels"]
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "AutoencoderModule",
+    "BackboneModule",
+    "LastCheckpoint",
+    "LatentModule",
+    "RASRModule",
+    "ValidationPanels",
+]

@@ -1,6 +1,8 @@
 """Trains a small backbone from nothing: VAE and UNet of a one-step restorer, without references.
 
-SD-2.1 and OSEDiff bring a trained backbone; this is for the demo and for whoever wants a small one.
+SD-2.1 and OSEDiff bring a trained backbone; this is for the demo and for whoever wants a small one. Either
+both parts at once (`BackboneModule`, minutes), or the VAE first (`AutoencoderModule`), then the UNet over the
+frozen VAE (`LatentModule`), and at last both together (`RASRModule`): how `rasr-small` was trained.
 """
 
 from __future__ import annotations
@@ -34,3 +36,39 @@ class BackboneModule(RASRModule):
         autoencoding = self.loss.total(self.loss(reproduced, gt))
         self.log("train/loss_autoencoding", autoencoding.detach())
         return self.check_finite(self.log_losses(terms) + autoencoding, batch)
+
+
+class AutoencoderModule(RASRModule):
+    """The VAE alone learns to reproduce images, clean ones and degraded ones; the UNet has no part in it."""
+
+    def forward(self, batch: dict[str, Any], conditioning_scale: float) -> Tensor:
+        """Reproduces `gt`, so that the PSNR of a validation is the autoencoder's."""
+        backbone = self.net.backbone
+        return backbone.decode(backbone.encode(batch["gt"]))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of the reproduction; no noise, no prior: the latents are read by one network only."""
+        batch = self.degrade(batch)
+        images, backbone = torch.cat([batch["gt"], batch["lq_up"]]), self.net.backbone
+        terms = self.loss(backbone.decode(backbone.encode(images)), images)
+        return self.check_finite(self.log_losses(terms), batch)
+
+
+class LatentModule(RASRModule):
+    """The UNet alone learns to turn latents of degraded images into those of the clean ones.
+
+    The VAE is frozen and its decoder not run: a third of the time of a step through the image.
+    """
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of the latents; it must take any number of channels (`loss=mse_only`)."""
+        batch = self.degrade(batch)
+        gt, backbone = batch["gt"], self.net.backbone
+        with torch.no_grad():
+            images = torch.cat([gt, batch["lq_up"]])
+            latents_gt, latents = backbone.encode(images).float().chunk(2)
+        prompt_embeds = backbone.encode_prompt(batch["prompt"])
+        noise_pred = backbone.decode_unet(backbone.encode_unet(latents, prompt_embeds), prompt_embeds)
+        latents_pred = backbone.predict_x0(latents, noise_pred)
+        terms = self.loss(latents_pred, latents_gt)
+        return self.check_finite(self.log_losses(terms), batch)
