@@ -161,7 +161,7 @@ class OneStepBackbone(nn.Module):
         """Lets VAE, UNet or both learn (to train a backbone from nothing); the text encoder stays frozen."""
         if not parts or not set(parts) <= {"vae", "unet"}:
             raise RasrError(
-                f"trainable={list(parts)} is not a choice of vae and unet; give one of them or both"
+                f"trainable={list(parts)}: the parts that can learn are vae and unet; give one or both"
             )
         for part in parts:
             getattr(self, part).requires_grad_(True)

@@ -6,7 +6,7 @@ import torch
 from rasr.errors import RasrError
 from rasr.losses import RestorationLoss
 from rasr.models import build_backbone_net, build_rasr_net, make_tiny_backbone
-from rasr.training import BackboneModule, RASRModule
+from rasr.training import AutoencoderModule, BackboneModule, LatentModule, RASRModule
 
 
 class BrokenDiscriminator(torch.nn.Module):
@@ -58,3 +58,46 @@ def test_a_broken_autoencoding_stops_the_step(batch):
     module = BackboneModule(net, Loss({"mse": 1.0}), Quarter(), torch.optim.AdamW)
     with pytest.raises(RasrError, match=r"the loss is nan at step 0 on a\.png"):
         quiet(module).training_step(batch, 0)
+
+
+def gradients(net):
+    """Largest gradient of VAE and of UNet; 0 where there is none."""
+    parts = (net.backbone.vae, net.backbone.unet)
+    return [
+        max(0 if p.grad is None else p.grad.abs().max().item() for p in part.parameters()) for part in parts
+    ]
+
+
+def test_the_autoencoder_learns_from_clean_and_degraded_images(batch):
+    net = build_backbone_net(make_tiny_backbone(seed=0), trainable=["vae"])
+    module = quiet(AutoencoderModule(net, RestorationLoss({"mse": 1.0}), Quarter(), torch.optim.AdamW))
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    images = [batch["gt"], module.degrade(batch)["lq_up"]]
+    with torch.no_grad():
+        errors = [(net.backbone.decode(net.backbone.encode(x)) - x).square().mean() for x in images]
+    torch.testing.assert_close(loss.detach(), sum(errors) / 2)
+    vae, unet = gradients(net)
+    assert vae > 0 and unet == 0
+    torch.testing.assert_close((module(batch, 0.5) - batch["gt"]).square().mean(), errors[0])
+
+
+def test_the_unet_learns_latents_of_a_frozen_vae(batch):
+    net = build_backbone_net(make_tiny_backbone(seed=0), trainable=["unet"])
+    module = quiet(LatentModule(net, RestorationLoss({"mse": 1.0}), Quarter(), torch.optim.AdamW))
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    with torch.no_grad():
+        latents = net.backbone.encode(module.degrade(batch)["lq_up"])
+        prompt_embeds = net.backbone.encode_prompt([""])
+        noise = net.backbone.decode_unet(net.backbone.encode_unet(latents, prompt_embeds), prompt_embeds)
+        wanted = (net.backbone.predict_x0(latents, noise) - net.backbone.encode(batch["gt"])).square().mean()
+    torch.testing.assert_close(loss.detach(), wanted)
+    vae, unet = gradients(net)
+    assert vae == 0 and unet > 0
+
+
+def test_only_vae_and_unet_can_learn():
+    for parts in ([], ["text_encoder"]):
+        with pytest.raises(RasrError, match=r"trainable=.*the parts that can learn are vae and unet"):
+            build_backbone_net(make_tiny_backbone(seed=0), trainable=parts)
