@@ -56,7 +56,7 @@ def find_photographs(source: Path) -> dict[Path, tuple[str, str]]:
         paths = images_in(category)
         if len(paths) <= TEST_PHOTOS:
             raise RasrError(
-                f"{category}: {len(paths)} photographs; give more than {TEST_PHOTOS} or remove it"
+                f"{category}: {len(paths)} photographs; give at least {TEST_PHOTOS + 1}, or remove it"
             )
         found |= dict.fromkeys(paths[:-TEST_PHOTOS], ("category", category.name))
         found |= dict.fromkeys(paths[-TEST_PHOTOS:], ("test", category.name))
