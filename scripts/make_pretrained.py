@@ -17,6 +17,7 @@ import torch
 
 from rasr.errors import RasrError
 from rasr.models import load_rasr_net, upload_folder
+from rasr.models.pretrained_folder import check_is_no_file
 
 log = logging.getLogger("make_pretrained")
 
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="of a new hub repository")
     args = parser.parse_args()
     try:
+        check_is_no_file(args.output)  # before the weights are loaded
         net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)
         net.save_pretrained(args.output, dtype=getattr(torch, args.dtype))
         size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())

@@ -128,22 +128,6 @@ def test_backbone_experiment_learns(folder):
     assert net.branch is None
 
 
-@pytest.mark.parametrize(
-    ("part", "module"), [("vae", "AutoencoderModule"), ("unet", "LatentModule")], ids=["vae", "unet"]
-)
-def test_only_the_chosen_part_of_a_backbone_learns(folder, part, module):
-    keys = ("model=rasr_small_backbone", f"model.backbone={folder}/backbone", f"model.trainable=[{part}]")
-    name = f"{part}_alone"
-    done = train(folder, name, *keys, f"module._target_=rasr.training.{module}", "trainer.max_steps=2")
-    assert done.returncode == 0, done.stderr
-    before = make_tiny_backbone(seed=0)
-    after = load_rasr_net(folder / name / "weights").backbone
-    for other in ("vae", "unet"):
-        tensors = getattr(after, other).state_dict()
-        is_same = [torch.equal(tensors[key], t) for key, t in getattr(before, other).state_dict().items()]
-        assert all(is_same) == (other != part)
-
-
 def test_resumed_run_equals_a_straight_one(folder):
     """20 steps = 10 + resume + 10, bit for bit, the checkpoint in the middle of an epoch of 4 batches."""
     every_10 = ("callbacks.checkpoint.every_n_train_steps=10", "resume=auto", "trainer.val_check_interval=5")

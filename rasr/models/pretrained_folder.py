@@ -75,8 +75,7 @@ class PretrainedFolder:
         from rasr.models.weights import check_has_branch_to_save, write_branch  # they build on RASRNet
 
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise RasrError(f"{folder} is a file; give the name of a folder")
+        check_is_no_file(folder)
         if self.branch is not None:
             check_has_branch_to_save(self)
             if self.backbone.osediff_weights is not None:
@@ -155,6 +154,12 @@ class PretrainedFolder:
                 commit_message=commit_message,
                 keep_card=True,
             )
+
+
+def check_is_no_file(folder: Path) -> None:
+    """Raises a RasrError if there is a file where a folder shall be written."""
+    if folder.exists() and not folder.is_dir():
+        raise RasrError(f"{folder} is a file; give the name of a folder")
 
 
 def upload_folder(
