@@ -13,6 +13,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from rasr.checks import check_number_or_none, check_whole
 from rasr.cli import entry_point
 from rasr.errors import RasrError
 from rasr.retrieval import (
@@ -45,10 +46,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.command not in COMMANDS:
         raise RasrError(f"command={cfg.command} is unknown; give one of {', '.join(COMMANDS)}")
     for key in ("references", "batch_size", "latent_size"):
-        if not isinstance(cfg[key], int) or cfg[key] < 1:
-            raise RasrError(f"{key}={cfg[key]}: must be a whole number of at least 1")
-    if not isinstance(cfg.max_score, float | int | None):
-        raise RasrError(f"max_score={cfg.max_score}: must be a number, or null for all")
+        check_whole(key, cfg[key], least=1)
+    check_number_or_none("max_score", cfg.max_score)
     needed, run = COMMANDS[cfg.command]
     for key in needed:
         if cfg[key] is None:

@@ -28,10 +28,11 @@ from benchmarks.quality_report import (
     speed_table,
     targets_table,
 )
-from benchmarks.quality_sets import QUICK_METRICS, SET_KEYS, QualitySet, find_sets, make_set, split_categories
+from benchmarks.quality_sets import QUICK_METRICS, SET_KEYS, QualitySet, find_sets, make_set
 from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
+from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
 from rasr.evaluation.report import write_text
@@ -143,9 +144,10 @@ def open_database(categories: Path, output: Path, encoder_name: str) -> Iterator
         known = ", ".join(sorted(path.stem for path in conf.glob("*.yaml")))
         raise RasrError(f"--encoder {encoder_name} is unknown; give one of {known}")
     encoder = instantiate(OmegaConf.load(conf / f"{encoder_name}.yaml"))
-    photos, _ = split_categories(categories)
     database = [
-        DatabaseImage(path.relative_to(categories).as_posix(), path, path.parent.name) for path in photos
+        DatabaseImage(path.relative_to(categories).as_posix(), path, category)
+        for category, (photos, _) in split_categories(categories).items()
+        for path in photos
     ]
     location = output / f"index-{encoder_name}"
     build_index(database, location, encoder, engine="flat")

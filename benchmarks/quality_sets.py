@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rasr.data import RealESRGANDegradation, sample_seed
+from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import write_json
 from rasr.image_io import content_hash, list_images, read_image, write_png
@@ -22,7 +23,6 @@ SCALE = 4
 MULTIPLE = 16
 """Sides of the ground truth are multiples of it, whatever the net: one set for all nets. `Restorer` pads."""
 MAX_SIDE, MIN_SIDE = 512, 128  # of the ground truth, pixels
-TEST_PHOTOS = 2  # per category
 
 ALL_METRICS = ("psnr", "ssim", "fsim", "gmsd", "vif", "niqe")
 HALF_METRICS = ("psnr", "ssim", "fsim", "gmsd", "vif")  # NIQE wants larger images
@@ -73,20 +73,6 @@ class QualitySet:
     reference: str | None = None
     """What shows the same thing: `same`, the other half of the photograph; `sceaux`, another view."""
     metrics: tuple[str, ...] = ALL_METRICS
-
-
-def split_categories(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Split a folder of classes into the photographs to train on and retrieve from, and those to test on.
-
-    Returns:
-        Database and test part: of every class folder the last two photographs by name are for the test.
-    """
-    database, test = [], []
-    for class_folder in sorted(path for path in Path(folder).iterdir() if path.is_dir()):
-        photos = sorted(list_images(class_folder), key=lambda path: path.name)
-        database += photos[:-TEST_PHOTOS]
-        test += photos[-TEST_PHOTOS:]
-    return database, test
 
 
 def centre_box(height: int, width: int) -> Box:
@@ -147,7 +133,9 @@ def find_sets(photos: str | Path, limit: int | None = None) -> tuple[list[Qualit
 
 
 def _whole_cases(key: str, folder: Path) -> Iterator[Case]:
-    photos = split_categories(folder)[1] if key == "categories" else list_images(folder)
+    photos = list_images(folder)
+    if key == "categories":
+        photos = [photo for _, test in split_categories(folder).values() for photo in test]
     for photo in photos:
         name = f"{photo.parent.name}_{photo.stem}" if key == "categories" else photo.stem
         yield Case(name, photo, origin=key)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rasr.checks import one_line
 from rasr.errors import RasrError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def fetch_torch_file(url: str, *, model: str, key: str) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(place), hash_prefix=place.stem.rsplit("-", 1)[-1])
     except (OSError, RuntimeError) as error:  # RuntimeError: other content than the name promises
-        raise RasrError(f"{absent} ({_one_line(error)})") from error
+        raise RasrError(f"{absent} ({one_line(error)})") from error
     return place
 
 
@@ -64,7 +65,7 @@ def fetch_hub_folder(repo_id: str, files: Sequence[str], *, key: str, **hub_opti
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(files), **options))
     except Exception as error:  # the hub and httpx each have their own
-        where = f"and not to be had from the hub ({_one_line(error)})"
+        where = f"and not to be had from the hub ({one_line(error)})"
         if options["local_files_only"]:
             where = "not in the hub's cache, and the hub is out of reach"
         raise RasrError(
@@ -92,7 +93,7 @@ def read_tensors(path: str | Path, *, key: str) -> dict[str, Tensor]:
             raise TypeError("it holds other things than tensors")
     except Exception as error:  # torch, pickle and safetensors each have their own
         mend = f"fetch it again or give another by {key}=FILE"
-        raise RasrError(f"{path}: cannot be read as weights ({_one_line(error)}); {mend}") from error
+        raise RasrError(f"{path}: cannot be read as weights ({one_line(error)}); {mend}") from error
     return tensors
 
 
@@ -135,12 +136,12 @@ def load_timm_model(
         net = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=source, **kwargs)
     except OSError as error:
         if source:
-            raise RasrError(f"{source['file']}: cannot be read as weights ({_one_line(error)})") from error
+            raise RasrError(f"{source['file']}: cannot be read as weights ({one_line(error)})") from error
         raise _absent_from_hub(model_name, pretrained_cfg, key, alternative) from error
     except Exception as error:  # torch, pickle and safetensors each have their own
         where = source.get("file", pretrained_cfg.hf_hub_id)
         mend = f"give the right file by {key}=FILE"
-        raise RasrError(f"{where}: not the weights of {model_name} ({_one_line(error)}); {mend}") from error
+        raise RasrError(f"{where}: not the weights of {model_name} ({one_line(error)}); {mend}") from error
     net.reset_classifier(0)
     return net
 
@@ -185,8 +186,3 @@ def _absent_from_hub(model_name: str, pretrained_cfg: Any, key: str, alternative
         f"the weights of {model_name} are neither in the cache nor within reach; fetch model.safetensors of "
         f"{origin} elsewhere and give it by {key}=FILE{alternative and f', or {alternative}'}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

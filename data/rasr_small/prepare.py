@@ -16,12 +16,11 @@ from rasr.data.preparation import (
     crop_image,
     images_in,
     relative_to_manifest,
+    split_categories,
     usable_images,
     write_set,
 )
 from rasr.errors import RasrError
-
-TEST_PHOTOS = 2
 
 
 def main() -> None:
@@ -52,14 +51,8 @@ def find_photographs(source: Path) -> dict[Path, tuple[str, str]]:
     if not folder.is_dir():
         raise RasrError(f"{source}: no folder categories in it; it must hold general and categories/<name>")
     found = dict.fromkeys(images_in(source / "general"), ("general", ""))
-    for category in sorted(path for path in folder.iterdir() if path.is_dir()):
-        paths = images_in(category)
-        if len(paths) <= TEST_PHOTOS:
-            raise RasrError(
-                f"{category}: {len(paths)} photographs; give at least {TEST_PHOTOS + 1}, or remove it"
-            )
-        found |= dict.fromkeys(paths[:-TEST_PHOTOS], ("category", category.name))
-        found |= dict.fromkeys(paths[-TEST_PHOTOS:], ("test", category.name))
+    for category, (training, test) in split_categories(folder).items():
+        found |= dict.fromkeys(training, ("category", category)) | dict.fromkeys(test, ("test", category))
     return found
 
 

@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
 
+from rasr.checks import check_whole
 from rasr.data.dataset import CropDataset, ReferenceDataset
 from rasr.data.mixing import MixedDataset, MixedOrder, Source, as_sources
 from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
-from rasr.data.settings import check_whole
 from rasr.data.shards import ShardDataset, is_shards
 from rasr.data.skips import SkipLog
 from rasr.errors import RasrError

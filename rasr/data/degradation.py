@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasr.checks import check_whole
 from rasr.data.degradation_parameters import SampleParameters, draw_parameters, parse_parameters
 from rasr.data.degradation_steps import add_noise, blur, jpeg, quantize, resize, sharpen
 from rasr.data.seeding import SampleRandom, sample_seed
-from rasr.data.settings import check_whole
 from rasr.errors import RasrError
 
 PRESETS = ("osediff", "realesrgan", "bicubic", "fixed")

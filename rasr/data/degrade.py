@@ -14,10 +14,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from rasr.checks import check_whole
 from rasr.cli import entry_point
 from rasr.data.degradation import RealESRGANDegradation
 from rasr.data.seeding import sample_seed
-from rasr.data.settings import check_crop, check_whole
+from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, content_hash, list_images, read_image, write_png
 

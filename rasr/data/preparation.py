@@ -24,6 +24,8 @@ from rasr.image_ops import resize_bicubic
 logger = logging.getLogger(__name__)
 
 SHOWN = 5
+TEST_PHOTOS = 2
+"""Photographs of a category that are kept for tests."""
 
 
 class Problems:
@@ -65,6 +67,23 @@ class Problems:
 def images_in(folder: Path) -> list[Path]:
     """List the images of a folder; none if it is missing or empty."""
     return list_images(folder) if folder.is_dir() and any(folder.iterdir()) else []
+
+
+def split_categories(folder: Path) -> dict[str, tuple[list[Path], list[Path]]]:
+    """Split a folder of category folders: of each, the last photographs by name are for tests.
+
+    Returns:
+        {category: (photographs to train on and to retrieve from, test photographs)}.
+    """
+    split = {}
+    for category in sorted(path for path in folder.iterdir() if path.is_dir()):
+        photos = images_in(category)
+        if len(photos) <= TEST_PHOTOS:
+            raise RasrError(
+                f"{category}: {len(photos)} photographs; give at least {TEST_PHOTOS + 1}, or remove it"
+            )
+        split[category.name] = photos[:-TEST_PHOTOS], photos[-TEST_PHOTOS:]
+    return split
 
 
 def target_of(folder: Path, relative: Path | str) -> Path:

@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from rasr.checks import check_whole
 from rasr.cli import entry_point
-from rasr.data.settings import check_crop, check_whole
+from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, to_uint8
 from rasr.image_ops import resize_bicubic

@@ -50,8 +50,8 @@ def files_by_name(path: str | Path) -> dict[str, Path]:
     return dict(zip(names, files, strict=True))
 
 
-def check_pairs(sr: str | Path, gt: str | Path | None) -> None:
-    """Raise one error that lists all files that do not fit, as far as names and headers tell."""
+def check_pairs(sr: str | Path, gt: str | Path | None) -> dict[str, tuple[Path, Path | None]]:
+    """The pairs of `match_files`, or one error that lists all files that do not fit, by names and headers."""
     pairs, problems = match_files(sr, gt)
     for sr_file, gt_file in pairs.values():
         try:
@@ -64,6 +64,7 @@ def check_pairs(sr: str | Path, gt: str | Path | None) -> None:
         if sizes[0] != sizes[1]:
             problems.append(describe_mismatch(sr_file, gt_file, *sizes))
     refuse(problems)
+    return pairs
 
 
 def describe_mismatch(

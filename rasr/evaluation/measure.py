@@ -69,9 +69,8 @@ def evaluate_folders(
     if batch_size < 1:
         raise RasrError(f"batch_size={batch_size} measures nothing; give 1 or more")
     names = check_metrics(metrics, has_gt=gt is not None)
-    if strict:
-        check_pairs(sr, gt)  # before the long part
-    pairs, problems = match_files(sr, gt)
+    # Before the long part.
+    pairs, problems = (check_pairs(sr, gt), []) if strict else match_files(sr, gt)
     opened, unavailable = open_metrics(names, protocol, device)
     for name, reason in unavailable.items():
         logger.warning("%s is unavailable: %s", name, reason)

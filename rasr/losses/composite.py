@@ -2,7 +2,8 @@
 
     L = w_mse * L_MSE + w_lpips * L_LPIPS + w_gram * L_Gram + w_gan * L_GAN
 
-A term whose weight is 0 is not built and not computed.
+A term whose weight is 0 is not built and not computed. Small nets that are trained from
+nothing have two more: `psnr` and `gradient`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
+from rasr.losses.gradient import gradient_loss
 from rasr.losses.gram import DEFAULT_LAYERS, GramLoss
 from rasr.losses.perceptual import LPIPS
 from rasr.losses.vgg import VGG16Features
 
-TERMS = ("mse", "lpips", "gram", "gan")
+TERMS = ("mse", "psnr", "gradient", "lpips", "gram", "gan")
+
+
+def negative_psnr(sr: Tensor, gt: Tensor) -> Tensor:
+    """10 log10(MSE) of each image, in dB, averaged (HINet, Chen et al. 2021, section 3.4).
+
+    The mean squared error of a batch is mostly that of its worst images; here all weigh the same, as in the
+    mean PSNR of a test set.
+    """
+    dtype = torch.promote_types(sr.dtype, torch.float32)
+    mse = (sr.to(dtype) - gt.to(dtype)).square().flatten(1).mean(dim=1)
+    return 10 * (mse + 1e-8).log10().mean()
 
 
 class RestorationLoss(nn.Module):
@@ -63,6 +76,10 @@ class RestorationLoss(nn.Module):
         if "mse" in self.weights:
             dtype = torch.promote_types(sr.dtype, torch.float32)
             terms["mse"] = F.mse_loss(sr.to(dtype), gt.to(dtype))
+        if "psnr" in self.weights:
+            terms["psnr"] = negative_psnr(sr, gt)
+        if "gradient" in self.weights:
+            terms["gradient"] = gradient_loss(sr, gt)
         if self.vgg is not None:
             # Both terms look at the same activations: VGG-16 runs once per image.
             sr_features, gt_features = self.vgg(sr), self.vgg(gt)

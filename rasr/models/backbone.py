@@ -214,6 +214,12 @@ class OneStepBackbone(nn.Module):
         """UNet decoder; (B, C, h, w) noise prediction."""
         return run_decoder(self.unet, encoded, prompt_embeds, text_blocks)
 
+    def restore_latents(self, latents: Tensor, prompt: Sequence[str]) -> Tensor:
+        """The one step of the UNet without a reference: latents (B, C, h, w) -> float32 latents of `sr`."""
+        prompt_embeds = self.encode_prompt(prompt)
+        noise_pred = self.decode_unet(self.encode_unet(latents, prompt_embeds), prompt_embeds)
+        return self.predict_x0(latents, noise_pred)
+
     def check_size(self, images: Tensor) -> None:
         """Raises a RasrError unless `images` is (B, 3, H, W) with H and W multiples of `size_multiple`."""
         multiple = self.size_multiple
@@ -239,10 +245,7 @@ class OneStepBackbone(nn.Module):
             sr: (B, 3, H, W) in [0, 1].
         """
         self.check_size(lq_up)
-        prompt_embeds = self.encode_prompt(prompt)
-        latents = self.encode(lq_up)
-        noise_pred = self.decode_unet(self.encode_unet(latents, prompt_embeds), prompt_embeds)
-        return self.decode(self.predict_x0(latents, noise_pred))
+        return self.decode(self.restore_latents(self.encode(lq_up), prompt))
 
 
 def load_base_vae(path: str, torch_dtype: torch.dtype = torch.float32) -> AutoencoderKL:

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DCondition
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from rasr.checks import one_line
 from rasr.errors import RasrError
 from rasr.models.lora import cast_frozen
 
@@ -91,10 +92,9 @@ def naming_part(path: str, part: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # diffusers, transformers, tokenizers and safetensors each have their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RasrError(
-            f"cannot load the backbone {path!r}: its {part} ({reason}); give a complete diffusers-format "
-            f"directory (of Stable Diffusion: {DEFAULT_HUB_ID}) or go online"
+            f"cannot load the backbone {path!r}: its {part} ({one_line(error)}); give a complete "
+            f"diffusers-format directory (of Stable Diffusion: {DEFAULT_HUB_ID}) or go online"
         ) from error
 
 

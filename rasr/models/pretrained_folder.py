@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from rasr.checks import one_line
 from rasr.errors import RasrError
 from rasr.models.backbone_files import INDEX_FILE, SUBFOLDERS
 from rasr.models.lora import cast_frozen
@@ -192,9 +193,9 @@ def upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, ignore_patterns=kept
         )
     except Exception as error:  # the hub, httpx and the name's check each have their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RasrError(
-            f"cannot push to {repo_id} ({reason}); log in by `hf auth login`, and check name and connection"
+            f"cannot push to {repo_id} ({one_line(error)}); log in by `hf auth login`, and check name and "
+            "connection"
         ) from error
 
 

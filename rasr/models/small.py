@@ -27,7 +27,7 @@ TEXT_DIM = 64
 
 
 def make_small_backbone(seed: int = 0) -> OneStepBackbone:
-    """Builds an untrained `rasr-small` backbone (9.8 M parameters), the same for the same seed.
+    """Builds an untrained `rasr-small` backbone (9.9 M parameters), the same for the same seed.
 
     It starts as an enlargement: its output is a slightly blurred `lq_up` (`start_as_enlargement`).
     """

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rasr.checks import check_number_or_none, one_line
 from rasr.errors import RasrError
 from rasr.image_io import to_uint8
 from rasr.inference.restorer import resolve_device
@@ -138,10 +139,9 @@ class CaptionToImage:
                 text_to_image, safety_checker=None, feature_extractor=None, **options
             )
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RasrError(
                 f"cannot load fallback.generator.captioner={captioner} or text_to_image={text_to_image} "
-                f"({reason}); give directories, or go online"
+                f"({one_line(error)}); give directories, or go online"
             ) from error
         self.captioner = blip.to(self.device).eval()
         self.pipeline = pipeline.to(self.device)
@@ -197,8 +197,7 @@ class NoReferenceMetric:
 
 def check_min_score(min_score: float | None) -> float | None:
     """Give it back if it is a number or None."""
-    if not isinstance(min_score, float | int | None):
-        raise RasrError(f"min_score={min_score}: give a number, or null for all")
+    check_number_or_none("min_score", min_score)
     return min_score
 
 

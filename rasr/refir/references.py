@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from rasr.checks import check_number_or_none, check_whole
 from rasr.errors import RasrError
 from rasr.image_io import content_hash, read_image, read_sidecar
 from rasr.image_ops import resize_bicubic
@@ -98,12 +99,10 @@ class ReferenceFinder:
             raise RasrError(f"reference_kind={kind!r} is unknown; give one of {', '.join(KINDS)}")
         if kind == "random" and retriever is None:
             raise RasrError("reference_kind=random draws from an index; give index=")
-        if not isinstance(k, int) or k < 1:
-            raise RasrError(f"references={k}: give a whole number of at least 1")
+        check_whole("references", k, least=1)
         if not isinstance(temperature, float | int) or temperature <= 0:
             raise RasrError(f"temperature={temperature}: give a number above 0")
-        if not isinstance(max_score, float | int | None):
-            raise RasrError(f"max_score={max_score}: give a number, or null for all")
+        check_number_or_none("max_score", max_score)
         self.kind = kind
         self.retriever = retriever
         policy = RandomReference if kind == "random" else Always

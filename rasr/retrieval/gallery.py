@@ -128,6 +128,7 @@ if __name__ == "__main__":
     import hydra
     from omegaconf import DictConfig
 
+    from rasr.checks import check_number_or_none, check_whole
     from rasr.cli import entry_point
     from rasr.errors import RasrError
     from rasr.image_io import list_images
@@ -136,10 +137,8 @@ if __name__ == "__main__":
     @entry_point
     def main(cfg: DictConfig) -> None:
         for key, least in (("k", 1), ("thumbnail", 16)):
-            if not isinstance(cfg[key], int) or cfg[key] < least:
-                raise RasrError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
-        if not isinstance(cfg.max_score, float | int | None):
-            raise RasrError(f"max_score={cfg.max_score}: must be a number, or null for all")
+            check_whole(key, cfg[key], least=least)
+        check_number_or_none("max_score", cfg.max_score)
         if Path(cfg.output).is_dir():
             raise RasrError(f"output={cfg.output} is a folder; name the HTML file in it")
         images = list_images(cfg.input)

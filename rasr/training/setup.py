@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rasr.data.settings import check_crop, check_whole
+from rasr.checks import check_whole
+from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ ROWS = {
     "mse_lpips_gan": {"mse", "lpips", "gan"},
     "default": {"mse", "lpips", "gram", "gan"},
     "mse_only": {"mse"},
+    "psnr_only": {"psnr"},
 }
 
 
@@ -24,6 +25,27 @@ def test_mse_is_the_mean_square():
     terms = loss(sr, gt)
     assert terms["mse"].item() == pytest.approx(0.0625)
     assert loss.total(terms).item() == pytest.approx(3 * 0.0625)
+
+
+def test_psnr_gives_every_image_the_same_weight():
+    loss = RestorationLoss({"psnr": 1})
+    sr, gt = torch.zeros(2, 3, 4, 4), torch.tensor([0.1, 0.01]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    assert loss(sr, gt)["psnr"].item() == pytest.approx(-(20 + 40) / 2, abs=1e-3)
+
+
+def test_gradient_term_compares_strength_not_direction():
+    loss = RestorationLoss({"gradient": 1})
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8)
+    for other, expected in ((ramp, 0), (-ramp, 0), (ramp.mT, 0), (ramp / 4, 0.75), (0 * ramp, 1)):
+        assert loss(other, ramp)["gradient"].item() == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["psnr", "gradient"])
+def test_terms_against_finite_differences(name):
+    generator = torch.Generator().manual_seed(0)
+    sr, gt = torch.rand(2, 2, 3, 8, 8, generator=generator, dtype=torch.float64)
+    loss = RestorationLoss({name: 1})
+    assert torch.autograd.gradcheck(lambda x: loss(x, gt)[name], sr.requires_grad_(), fast_mode=True)
 
 
 def test_terms_are_raw_and_the_total_weighted(vgg_file, images):
@@ -78,7 +100,7 @@ def test_table_4_builds_what_it_weighs_and_nothing_else(compose, monkeypatch, vg
         stub = lambda *args, name=name: built.append(name)  # noqa: E731
         monkeypatch.setattr(f"rasr.losses.composite.{name}", stub)
     loss = instantiate(compose([f"loss={option}"]).loss)
-    assert loss.weights == {name: weight for name, weight in PAPER.items() if name in terms}
+    assert loss.weights == {name: PAPER.get(name, 1.0) for name in terms}
     parts = {"lpips": {"VGG16Features", "LPIPS"}, "gram": {"VGG16Features", "GramLoss"}}
     assert set(built) == set().union(*(parts.get(term, set()) for term in terms))
 

@@ -86,10 +86,10 @@ def test_command(folder):
     assert (folder / "a" / "g.html").read_text().count("<figure") == 3
     module = "rasr/retrieval/gallery.py"
     for argument, message in [
-        ("k=0", "k=0: must be a whole number of at least 1"),
-        ("k=x", "k=x: must be a whole number"),
+        ("k=0", "k=0 is not a whole number of at least 1"),
+        ("k=x", "k=x is not a whole number"),
         ("thumbnail=1", "thumbnail=1: must be"),
-        ("max_score=x", "max_score=x: must be a number"),
+        ("max_score=x", "max_score=x is not a number"),
         ("output=queries", "output=queries is a folder"),
     ]:
         keys = {"input": "queries", "index": "index", "output": "b.html"}

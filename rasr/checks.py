@@ -1,0 +1,25 @@
+"""Checks of values that users give, and of errors that libraries raise, as one clear line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rasr.errors import RasrError
+
+
+def check_whole(key: str, value: Any, *, least: int) -> None:
+    """Raise a RasrError unless the value of a key is a whole number of at least this."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RasrError(f"{key}={value} is not a whole number of at least {least}; give one")
+
+
+def check_number_or_none(key: str, value: Any) -> None:
+    """Raise a RasrError unless the value of a key is a number or None (null in YAML)."""
+    if isinstance(value, bool) or not isinstance(value, float | int | None):
+        raise RasrError(f"{key}={value} is not a number; give one, or null for all")
+
+
+def one_line(error: Exception, *, most: int = 160) -> str:
+    """What an exception of a library says, without line breaks and at most this long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
