@@ -32,7 +32,7 @@ demo-steps: demo-data
 demo-train: .venv/.installed demo-data ## the same with a backbone and a branch trained from nothing: outputs/demo_train/panel.png
 	$(BIN)/python train.py experiment=demo_backbone
 	$(BIN)/python train.py experiment=demo
-	$(BIN)/python -m rasr.models.tiny $(TRAINED)/tiny
+	$(BIN)/python scripts/make_tiny.py $(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/untrained weights=$(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/without weights=$(TRAINED)/backbone/weights
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \

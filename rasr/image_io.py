@@ -142,6 +142,8 @@ def content_hash(path: str | Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that is renamed onto it when the block ends without an error."""
     path = Path(path)
+    if path.is_dir():
+        raise RasrError(f"{path} is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -270,6 +270,11 @@ def test_to_uint8_puts_channels_last():
     assert to_uint8(torch.tensor([0.0, 0.2, 1.0]).reshape(3, 1, 1)).tolist() == [[[0, 51, 255]]]
 
 
+def test_atomic_path_onto_a_folder_is_refused_before_the_work(tmp_path):
+    with pytest.raises(RasrError, match="is a folder; name a file"), atomic_path(tmp_path):
+        pytest.fail("the work began")
+
+
 def test_atomic_path_keeps_the_old_file_when_the_block_fails(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")

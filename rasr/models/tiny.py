@@ -10,7 +10,6 @@ seen billions of images cannot afford.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -125,16 +124,3 @@ def make_byte_tokenizer() -> CLIPTokenizer:
         Path(folder, "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocab)}))
         Path(folder, "merges.txt").write_text("#version: 0.2\n")
         return CLIPTokenizer.from_pretrained(folder, model_max_length=TEXT_TOKENS)
-
-
-def main() -> None:
-    """Writes a random small backbone as a diffusers-format directory."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("path", help="directory to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    args = parser.parse_args()
-    make_tiny_backbone(args.seed).save_pretrained(args.path)
-
-
-if __name__ == "__main__":
-    main()
