@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 def gradient_loss(sr: Tensor, gt: Tensor) -> Tensor:
-    """Mean absolute difference of the gradient magnitudes.
+    """Mean absolute difference of the gradient magnitudes, at half the size (as the metric GMSD takes them).
 
     The squared error of pixels is least for the mean of all images that are possible, which is blurred; the
-    magnitude does not average out with the direction.
+    magnitude does not average out with the direction. At full size a decoder that enlarges by 4 earned the
+    missing magnitude by a faint grid of period 4; at half size central differences do not see that period.
 
     Args:
         sr: (B, C, H, W) restored images.
@@ -20,7 +21,7 @@ def gradient_loss(sr: Tensor, gt: Tensor) -> Tensor:
     Returns:
         A scalar in at least float32.
     """
-    return F.l1_loss(gradient_magnitude(sr), gradient_magnitude(gt))
+    return F.l1_loss(gradient_magnitude(F.avg_pool2d(sr, 2)), gradient_magnitude(F.avg_pool2d(gt, 2)))
 
 
 def gradient_magnitude(images: Tensor) -> Tensor:

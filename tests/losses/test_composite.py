@@ -36,8 +36,16 @@ def test_psnr_gives_every_image_the_same_weight():
 def test_gradient_term_compares_strength_not_direction():
     loss = RestorationLoss({"gradient": 1})
     ramp = torch.arange(8.0).expand(1, 3, 8, 8)
-    for other, expected in ((ramp, 0), (-ramp, 0), (ramp.mT, 0), (ramp / 4, 0.75), (0 * ramp, 1)):
+    for other, expected in ((ramp, 0), (-ramp, 0), (ramp.mT, 0), (ramp / 4, 1.5), (0 * ramp, 2)):
         assert loss(other, ramp)["gradient"].item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_gradient_term_rewards_no_grid_of_period_4():
+    loss = RestorationLoss({"gradient": 1})
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    column = torch.tensor([0.1, 0.1, -0.1, -0.1]).repeat(8)
+    assert loss(flat + column, flat)["gradient"].item() < 1e-6
+    assert loss(flat + column.repeat_interleave(4)[:32], flat)["gradient"].item() > 0.01
 
 
 @pytest.mark.parametrize("name", ["psnr", "gradient"])
