@@ -1,4 +1,4 @@
-"""Checks of values that users give, and of errors that libraries raise, as one clear line."""
+"""Checks of values that users give."""
 
 from __future__ import annotations
 
@@ -17,9 +17,3 @@ def check_number_or_none(key: str, value: Any) -> None:
     """Raise a RasrError unless the value of a key is a number or None (null in YAML)."""
     if isinstance(value, bool) or not isinstance(value, float | int | None):
         raise RasrError(f"{key}={value} is not a number; give one, or null for all")
-
-
-def one_line(error: Exception, *, most: int = 160) -> str:
-    """What an exception of a library says, without line breaks and at most this long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rasr.checks import one_line
-from rasr.errors import RasrError
+from rasr.errors import RasrError, one_line
 
 logger = logging.getLogger(__name__)
 

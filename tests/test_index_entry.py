@@ -203,7 +203,10 @@ def test_neighbours_and_copy(run_index, database, tmp_path):
         (["database=photos", "index=i", "encoder=color_gradient", "references=0"], "references=0"),
         (["database=photos", "index=i", "references=x"], "references=x is not a whole number"),
         (["database=photos", "index=i", "max_score=x"], "max_score=x is not a number"),
-        (["neighbours", "index=i", "input=photos", "output=n", "batch_size=0"], "batch_size=0: must be"),
+        (
+            ["neighbours", "index=i", "input=photos", "output=n", "batch_size=0"],
+            "batch_size=0 is not a whole number",
+        ),
         (["neighbours", "index=i", "input=photos", "output=photos"], "output=photos is a folder"),
         (["database=photos", "index=i", "encoders=x"], "encoders"),
         (["verify", "index=i"], "no index here"),

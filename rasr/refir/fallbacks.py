@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rasr.checks import check_number_or_none, one_line
-from rasr.errors import RasrError
+from rasr.checks import check_number_or_none
+from rasr.errors import RasrError, one_line
 from rasr.image_io import to_uint8
 from rasr.inference.restorer import resolve_device
 from rasr.pretrained import is_within_reach
@@ -141,7 +141,7 @@ class CaptionToImage:
         except (OSError, ValueError) as error:
             raise RasrError(
                 f"cannot load fallback.generator.captioner={captioner} or text_to_image={text_to_image} "
-                f"({one_line(error)}); give directories, or go online"
+                f"({one_line(error, first=True)}); give directories, or go online"
             ) from error
         self.captioner = blip.to(self.device).eval()
         self.pipeline = pipeline.to(self.device)

@@ -16,8 +16,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DCondi
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from rasr.checks import one_line
-from rasr.errors import RasrError
+from rasr.errors import RasrError, one_line
 from rasr.models.backbone import encode_latents, size_multiple, vae_factor
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
@@ -137,7 +136,9 @@ class MultiStepChain:
             tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer")
             scheduler = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
         except OSError as error:
-            raise RasrError(f"cannot load {path} ({one_line(error)}); copy the directory again") from error
+            raise RasrError(
+                f"cannot load {path} ({one_line(error, first=True)}); copy the directory again"
+            ) from error
         return cls(
             vae,
             nets["unet"],

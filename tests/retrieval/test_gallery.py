@@ -88,7 +88,7 @@ def test_command(folder):
     for argument, message in [
         ("k=0", "k=0 is not a whole number of at least 1"),
         ("k=x", "k=x is not a whole number"),
-        ("thumbnail=1", "thumbnail=1: must be"),
+        ("thumbnail=1", "thumbnail=1 is not a whole number of at least 16"),
         ("max_score=x", "max_score=x is not a number"),
         ("output=queries", "output=queries is a folder"),
     ]:
