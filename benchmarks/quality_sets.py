@@ -133,9 +133,10 @@ def find_sets(photos: str | Path, limit: int | None = None) -> tuple[list[Qualit
 
 
 def _whole_cases(key: str, folder: Path) -> Iterator[Case]:
-    photos = list_images(folder)
     if key == "categories":
         photos = [photo for _, test in split_categories(folder).values() for photo in test]
+    else:
+        photos = list_images(folder)
     for photo in photos:
         name = f"{photo.parent.name}_{photo.stem}" if key == "categories" else photo.stem
         yield Case(name, photo, origin=key)

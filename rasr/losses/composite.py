@@ -2,8 +2,8 @@
 
     L = w_mse * L_MSE + w_lpips * L_LPIPS + w_gram * L_Gram + w_gan * L_GAN
 
-A term whose weight is 0 is not built and not computed. Small nets that are trained from
-nothing have two more: `psnr` and `gradient`.
+A term whose weight is 0 is not built and not computed. Small nets that are trained from nothing have two
+more: `psnr` and `gradient`.
 """
 
 from __future__ import annotations

@@ -21,12 +21,15 @@ def gradient_loss(sr: Tensor, gt: Tensor) -> Tensor:
     Returns:
         A scalar in at least float32.
     """
-    return F.l1_loss(gradient_magnitude(F.avg_pool2d(sr, 2)), gradient_magnitude(F.avg_pool2d(gt, 2)))
+    return F.l1_loss(gradient_magnitude(sr), gradient_magnitude(gt))
 
 
 def gradient_magnitude(images: Tensor) -> Tensor:
-    """Length of the central differences: (B, C, H, W) -> (B, C, H - 2, W - 2), in at least float32."""
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    """Length of the central differences at half the size, in at least float32.
+
+    (B, C, H, W) -> (B, C, H // 2 - 2, W // 2 - 2).
+    """
+    images = F.avg_pool2d(images.to(torch.promote_types(images.dtype, torch.float32)), 2)
     dx = (images[..., 1:-1, 2:] - images[..., 1:-1, :-2]) / 2
     dy = (images[..., 2:, 1:-1] - images[..., :-2, 1:-1]) / 2
     return (dx.square() + dy.square() + 1e-6).sqrt()  # the root has no slope at 0
