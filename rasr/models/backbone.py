@@ -201,7 +201,8 @@ class OneStepBackbone(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> (B, 3, H, W) images in [0, 1], float32."""
         latents = latents / self.vae.config.scaling_factor
-        images = self.vae.decode(latents.to(self.vae.decoder.conv_in.weight.dtype)).sample
+        latents = latents.to(self.vae.decoder.conv_in.weight.dtype)
+        images = self.vae.decode(faster_order(latents)).sample.contiguous()
         return images.float().clamp(-1, 1) / 2 + 0.5
 
     def encode_unet(self, latents: Tensor, prompt_embeds: Tensor) -> EncoderOutput:
@@ -274,5 +275,16 @@ def size_multiple(vae: AutoencoderKL, unet: UNet2DConditionModel) -> int:
 
 def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> VAE latents times the scaling factor; posterior mode unless `sample`."""
-    posterior = vae.encode((images * 2 - 1).to(vae.encoder.conv_in.weight.dtype)).latent_dist
-    return (posterior.sample() if sample else posterior.mode()) * vae.config.scaling_factor
+    images = (images * 2 - 1).to(vae.encoder.conv_in.weight.dtype)
+    posterior = vae.encode(faster_order(images)).latent_dist
+    latents = posterior.sample() if sample else posterior.mode()
+    return latents.contiguous() * vae.config.scaling_factor
+
+
+def faster_order(x: Tensor) -> Tensor:
+    """The same values in the memory order in which a convolutional VAE is fastest on the device of `x`.
+
+    Channels last makes `rasr-small`'s VAE a third faster on a CPU. On CUDA torch's group norm wants the usual
+    order and would copy every time.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x

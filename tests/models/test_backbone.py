@@ -30,6 +30,23 @@ def test_unet_halves_equal_the_original_forward(backbone, images):
     assert torch.equal(ours, theirs)
 
 
+def test_the_vae_runs_in_channels_last_on_a_cpu_and_gives_what_it_gives_otherwise(backbone, images):
+    orders = []
+    for part in (backbone.vae.encoder, backbone.vae.decoder):
+        part.conv_in.register_forward_pre_hook(
+            lambda _, args: orders.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    latents = backbone.encode(images["lq_up"])
+    sr = backbone.decode(latents)
+    assert orders == [True, True]
+    assert latents.is_contiguous() and sr.is_contiguous()
+    factor = backbone.vae.config.scaling_factor
+    plain = backbone.vae.encode(images["lq_up"] * 2 - 1).latent_dist.mode() * factor
+    torch.testing.assert_close(latents, plain, atol=1e-5, rtol=1e-5)
+    plain = backbone.vae.decode(latents / factor).sample.clamp(-1, 1) / 2 + 0.5
+    torch.testing.assert_close(sr, plain, atol=1e-5, rtol=1e-5)
+
+
 def test_text_blocks_switch_text_in_single_decoder_blocks(backbone, images):
     latents = backbone.encode(images["lq_up"])
     embeds = backbone.encode_prompt(PROMPT)
