@@ -105,11 +105,12 @@ def restore_photographs(
                 record["references"] = {reference.id: round(reference.weight, 6) for reference in used}
             record["seconds"] = round(time.perf_counter() - start, 4)
             results.add(record)
-    logger.info("%d images restored into %s", len(photographs) - len(bad), output)
-    if bad:
-        raise RasrError(
-            f"{len(bad)} of {len(photographs)} files could not be read: {', '.join(bad)}; mend or remove them"
-        )
+        logger.info("%d images restored into %s", len(photographs) - len(bad), output)
+        if bad:
+            raise RasrError(
+                f"{len(bad)} of {len(photographs)} files could not be read: {', '.join(bad)}; mend or remove "
+                "them, and the same command goes on with the rest"
+            )
 
 
 def restore_with(

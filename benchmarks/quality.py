@@ -8,6 +8,7 @@ those of the saved 8-bit files; FSIM, GMSD, VIF and NIQE want `pip install -e '.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from benchmarks.quality_sets import QUICK_METRICS, SET_KEYS, QualitySet, find_se
 from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
+from rasr.data.arguments import whole
 from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
@@ -73,7 +75,7 @@ def main() -> None:
             absent.append(f"{after.title}: {count} of {len(before.cases)} photos, too small")
     sets = made
     if args.sheet is not None and not choose_images(sets):
-        raise RasrError("--sheet draws from halves, categories and sceaux; add one of them to --sets")
+        raise RasrError("--sheet draws from halves and categories; add one of them to --sets")
     references: References = {}
     if net.branch is None:
         absent.append("references: this net has no reference branch")
@@ -100,7 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for everything that is made")
     parser.add_argument("--preset", default="realesrgan", help="degradation: realesrgan, osediff or bicubic")
     parser.add_argument("--seed", type=int, default=0, help="of the degradation and of the random references")
-    parser.add_argument("--limit", type=int, help="images per set, for a quick look")
+    parser.add_argument("--limit", type=whole(1), help="images per set, for a quick look")
     parser.add_argument("--sets", nargs="+", choices=SET_KEYS, default=SET_KEYS, help="the sets to measure")
     parser.add_argument("--encoder", default="color_gradient", help="of the retrieval, as in conf/encoder")
     parser.add_argument("--conditioning-scale", type=float, default=0.5, help="strength of the reference")
@@ -242,4 +244,5 @@ if __name__ == "__main__":
     try:
         main()
     except RasrError as error:
-        raise SystemExit(str(error)) from None
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -168,8 +168,8 @@ def make_set(quality_set: QualitySet, output: Path, *, preset: str, seed: int) -
         raise RasrError(
             f"{output} was made with other photographs, --preset, --seed or --limit; give another --output"
         )
+    degradation = RealESRGANDegradation(preset, scale=SCALE)  # before the preset is written down
     write_json(settings, file)
-    degradation = RealESRGANDegradation(preset, scale=SCALE)
     kept = []
     for case in tqdm(quality_set.cases, desc=f"making {quality_set.key}", unit="image"):
         crops = _crops(quality_set, case)

@@ -36,13 +36,15 @@ def spread(groups: Sequence[Sequence[Item]], count: int) -> list[Item]:
 def choose_images(sets: list[QualitySet]) -> list[tuple[str, str, Case]]:
     """(set, method with the reference, case) of the images to draw.
 
-    Photographs of the categories are shown whole with what was retrieved, the others as halves.
+    Photographs of the categories are shown whole with what was retrieved, the others as halves. None of
+    Sceaux: those photographs have no licence to be shown.
     """
     groups: dict[str, list[tuple[str, str, Case]]] = {}
     for one in sets:
         method = "retrieved" if one.key == "categories" else one.reference
         for case in one.cases:
-            if method is not None and not (one.key == "halves" and case.origin == "categories"):
+            is_shown_whole = one.key == "halves" and case.origin == "categories"
+            if method is not None and one.key != "sceaux" and not is_shown_whole:
                 groups.setdefault(case.origin, []).append((one.key, method, case))
     return spread(list(groups.values()), IMAGES)
 

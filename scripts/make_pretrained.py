@@ -41,10 +41,12 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_is_no_file(args.output)  # before the weights are loaded
+        card = args.output / "README.md"
+        kept = " (it was there before: see that it still fits)" if card.exists() else ""
         net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)
         net.save_pretrained(args.output, dtype=getattr(torch, args.dtype))
         size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
-        log.info("%s: %.1f MB; its model card: %s", args.output, size / 1e6, args.output / "README.md")
+        log.info("%s: %.1f MB; its model card: %s%s", args.output, size / 1e6, card, kept)
         if args.push_to_hub:
             log.info("%s", upload_folder(args.output, args.push_to_hub, private=args.private or None))
     except RasrError as error:

@@ -165,7 +165,18 @@ def test_bad_file_is_reported_and_the_rest_restored(folder, tmp_path):
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: 1 of 4 files could not be read") and "broken.png" in last
-    assert len(records(folder)) == 3
+    made = {record["output"]: Path(record["output"]).stat().st_mtime_ns for record in records(folder)}
+    assert len(made) == 3
+    shutil.copy(folder / "input" / "odd.png", tmp_path / "input" / "broken.png")
+    keys = {
+        "input": tmp_path / "input",
+        "output": folder / "output",
+        "weights": folder / "weights.safetensors",
+    }
+    done = run_entry("infer.py", "device=cpu", *(f"{key}={value}" for key, value in keys.items()))
+    assert done.returncode == 0, done.stderr
+    again = {record["output"]: Path(record["output"]).stat().st_mtime_ns for record in records(folder)}
+    assert len(again) == 4 and made.items() <= again.items()  # nothing was restored twice
 
 
 def test_weights_as_one_folder_and_none_at_all(folder, tmp_path, monkeypatch):
@@ -209,6 +220,9 @@ def test_weights_as_one_folder_and_none_at_all(folder, tmp_path, monkeypatch):
         ({"input": "{folder}/input", "osediff_weights": "lost.pkl"}, "OSEDiff weights lost.pkl"),
         ({"input": "{folder}/input", "color_fix": "nofix"}, "color_fix='nofix' is unknown"),
         ({"input": "{folder}/input", "process_size": "2"}, "process_size=2 is below scale=4"),
+        ({"input": "{folder}/input", "scale": "2.5"}, "scale=2.5 is not a whole number"),
+        ({"input": "{folder}/input", "tile_size": "abc"}, "tile_size=abc is not a whole number"),
+        ({"input": "{folder}/input", "conditioning_scale": "abc"}, "conditioning_scale=abc is not a finite"),
         ({}, "missing key: input"),
     ],
 )

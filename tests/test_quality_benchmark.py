@@ -58,6 +58,9 @@ def test_an_image_is_degraded_by_its_set_and_name_alone(tmp_path):
             )
     assert torch.equal(lqs[None, "set14"], lqs[2, "set14"]) and lqs[2, "set14"].shape == (3, 32, 72)
     assert torch.equal(lqs[None, "halves"], lqs[2, "halves"])
+    with pytest.raises(RasrError, match="unknown"):
+        make_set(sets[0], tmp_path / "new", preset="unheard", seed=0)
+    make_set(sets[0], tmp_path / "new", preset="osediff", seed=0)  # the mistake left nothing behind
     with pytest.raises(RasrError, match="other photographs, --preset, --seed or --limit"):
         make_set(sets[0], tmp_path / "2" / "set14", preset="realesrgan", seed=1)
 

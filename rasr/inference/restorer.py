@@ -10,6 +10,7 @@ import logging
 import torch
 from torch import Tensor
 
+from rasr.checks import check_number, check_whole
 from rasr.errors import RasrError
 from rasr.image_ops import cover_and_crop
 from rasr.inference.canvas import Canvas
@@ -51,22 +52,17 @@ class Restorer:
         tile_overlap: int = 64,
         device: str = "auto",
     ) -> None:
-        if scale < 1:
-            raise RasrError(f"scale={scale} cannot enlarge; give 1 or more")
+        check_number("conditioning_scale", conditioning_scale)
+        check_sizes(
+            net.backbone.size_multiple,
+            scale=scale,
+            process_size=process_size,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+        )
         config = getattr(net, "config", None)
         if config is not None and config.scale != scale:
             logger.warning("these weights were trained for scale=%d, not %d", config.scale, scale)
-        if process_size is not None and process_size < scale:
-            raise RasrError(
-                f"process_size={process_size} is below scale={scale}; give the side at which the backbone "
-                "was trained (512 for SD-2.1), or null for no minimum"
-            )
-        multiple = net.backbone.size_multiple
-        if tile_size is not None and (tile_size % multiple or not 0 <= tile_overlap < tile_size):
-            raise RasrError(
-                f"tile_size={tile_size}, tile_overlap={tile_overlap} do not fit; give a multiple of "
-                f"{multiple} and less overlap than that"
-            )
         self.tile_size = tile_size
         self.tile_overlap = tile_overlap
         self.scale = scale
@@ -119,6 +115,28 @@ class Restorer:
 
         # 3. colours and size of the result
         return canvas.finish(sr, self.color_fix)
+
+
+def check_sizes(
+    multiple: int, *, scale: int, process_size: int | None, tile_size: int | None, tile_overlap: int
+) -> None:
+    """Raises a RasrError unless sizes that users give fit each other and the backbone's `size_multiple`."""
+    check_whole("scale", scale, least=1)
+    if process_size is not None:
+        check_whole("process_size", process_size, least=1)
+        if process_size < scale:
+            raise RasrError(
+                f"process_size={process_size} is below scale={scale}; give the side at which the backbone "
+                "was trained (512 for SD-2.1), or null for no minimum"
+            )
+    if tile_size is not None:
+        check_whole("tile_size", tile_size, least=1)
+        check_whole("tile_overlap", tile_overlap, least=0)
+        if tile_size % multiple or tile_overlap >= tile_size:
+            raise RasrError(
+                f"tile_size={tile_size}, tile_overlap={tile_overlap} do not fit; give a multiple of "
+                f"{multiple} and less overlap than that"
+            )
 
 
 def resolve_device(device: str) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,9 @@ class ResultsLog:
 
     The lines go into `results.partial.jsonl`, which becomes `results.jsonl` when the run ends. Where a run
     was interrupted, the next one with the same settings finds the partial file and passes over what it names,
-    as long as the photograph has the same content and its result is there. After a run that ended, everything
-    is made anew: weights and index may have changed under the same names.
+    as long as the photograph has the same content and its result is there. A run that could not restore some
+    photographs writes both files. After a run that ended well, everything is made anew: weights and index may
+    have changed under the same names.
 
     Args:
         folder: output folder; made if it is missing.
@@ -49,6 +51,8 @@ class ResultsLog:
         self._file.close()
         if kind is None:
             self._partial.replace(self.folder / RESULTS_FILE)
+        elif issubclass(kind, RasrError):  # what could be restored is there; what could not may be mended
+            shutil.copyfile(self._partial, self.folder / RESULTS_FILE)
 
     def is_done(self, output: Path, content_hash: str) -> bool:
         """Whether the interrupted run has put that photograph into `output` already."""

@@ -88,12 +88,18 @@ def naming_part(path: str, part: str) -> Iterator[None]:
                 f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; copy or download "
                 f"all of it (of Stable Diffusion: {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID})"
             )
+    elif path.count("/") > 1 and not Path(path).exists():  # no hub id: that is owner/name
+        raise RasrError(
+            f"there is no backbone directory {path}; give one that is there (a training writes its backbone "
+            "to outputs/<name>/weights) or a hub id"
+        )
     try:
         yield
     except Exception as error:  # diffusers, transformers, tokenizers and safetensors each have their own
+        complete = f"give a complete diffusers-format directory (of Stable Diffusion: {DEFAULT_HUB_ID})"
+        mend = f"copy or make it again, or {complete}" if Path(path).is_dir() else f"{complete} or go online"
         raise RasrError(
-            f"cannot load the backbone {path!r}: its {part} ({one_line(error, first=True)}); give a complete "
-            f"diffusers-format directory (of Stable Diffusion: {DEFAULT_HUB_ID}) or go online"
+            f"cannot load the backbone {path!r}: its {part} ({one_line(error, first=True)}); {mend}"
         ) from error
 
 

@@ -158,8 +158,9 @@ class PretrainedFolder:
 
 def check_is_no_file(folder: Path) -> None:
     """Raises a RasrError if there is a file where a folder shall be written."""
-    if folder.exists() and not folder.is_dir():
-        raise RasrError(f"{folder} is a file; give the name of a folder")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise RasrError(f"{path} is a file; give the name of a folder")
 
 
 def upload_folder(

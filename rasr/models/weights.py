@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rasr.errors import RasrError
+from rasr.errors import RasrError, one_line
 from rasr.image_io import atomic_path
 from rasr.models.backbone import OneStepBackbone
 from rasr.models.build import RASRNetConfig, build_rasr_net
@@ -145,13 +145,13 @@ def _read_weights(path: Path) -> tuple[RASRNetConfig, dict[str, Tensor]]:
         else:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             raw, tensors = checkpoint[METADATA_KEY], checkpoint[EMA_KEY]
-    except (KeyError, TypeError) as error:
+        raw = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RasrError(f"{path} is not a RASR weight file; give one written by train.py") from error
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError, OSError) as error:
         raise RasrError(
-            f"{path} is damaged or not a weight file ({error}); copy or train it again"
+            f"{path} is damaged or not a weight file ({one_line(error, first=True)}); copy or train it again"
         ) from error
-    raw = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
     try:
         return RASRNetConfig(**raw), tensors
     except TypeError as error:

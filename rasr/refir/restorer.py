@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rasr.checks import check_whole
 from rasr.errors import RasrError
 from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
-from rasr.inference.restorer import resolve_device
+from rasr.inference.restorer import check_sizes, resolve_device
 from rasr.inference.tiling import run_tiled
 from rasr.refir.bank import ReferenceBank
 from rasr.refir.bank_store import BankStore
@@ -60,21 +61,17 @@ class ReFIRRestorer:
         banks: BankStore | None = None,
     ) -> None:
         multiple = chain.size_multiple
-        sizes = {"process_size": process_size, "tile_size": tile_size, "method.ref_size": ref_size}
-        for key, value in sizes.items():
-            if not isinstance(value, int | None):
-                raise RasrError(f"{key}={value}: give a whole number of pixels, or null")
-        if scale < 1 or (process_size is not None and process_size < scale):
-            raise RasrError(
-                f"scale={scale}, process_size={process_size}: give 1 or more, and not less than scale"
-            )
-        if tile_size is not None and (tile_size % multiple or not 0 <= tile_overlap < tile_size):
-            raise RasrError(
-                f"tile_size={tile_size}, tile_overlap={tile_overlap} do not fit; give a multiple of "
-                f"{multiple} and less overlap than that"
-            )
-        if ref_size is not None and ref_size < multiple:
-            raise RasrError(f"method.ref_size={ref_size} is below {multiple}, the least that the model takes")
+        check_sizes(
+            multiple,
+            scale=scale,
+            process_size=process_size,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+        )
+        if ref_size is not None:
+            check_whole("method.ref_size", ref_size, least=1)
+            if ref_size < multiple:
+                raise RasrError(f"method.ref_size={ref_size} is below {multiple}, the least the model takes")
         if use_branch and not isinstance(chain, OneStepChain):
             raise RasrError("method.use_branch=true: only the one-step backbone has a trained branch")
         if banks is not None and (chain.n_steps > 1 or config.canvas == "shared"):

@@ -127,3 +127,20 @@ def test_a_large_photograph_is_restored(net):
 def test_impossible_tiles_are_named(net, tiles):
     with pytest.raises(RasrError, match="tile_size="):
         Restorer(net, device="cpu", **tiles)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"scale": 0}, "scale=0 is not a whole number of at least 1"),
+        ({"scale": 2.5}, "scale=2.5 is not a whole number"),
+        ({"tile_size": "x"}, "tile_size=x is not a whole number"),
+        ({"tile_overlap": -1}, "tile_overlap=-1 is not a whole number of at least 0"),
+        ({"process_size": 2}, "process_size=2 is below scale=4"),
+        ({"conditioning_scale": float("nan")}, "conditioning_scale=nan is not a finite number"),
+        ({"conditioning_scale": "strong"}, "conditioning_scale=strong is not a finite number"),
+    ],
+)
+def test_impossible_settings_are_named(net, keys, message):
+    with pytest.raises(RasrError, match=message):
+        Restorer(net, device="cpu", **keys)

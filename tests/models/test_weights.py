@@ -105,6 +105,17 @@ def test_files_that_are_no_weights_are_named(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(RasrError, match="not a RASR weight file"):
         load_rasr_net(tmp_path / "foreign.safetensors")
+    for metadata in ("garbage", "[1]", "null"):
+        save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"rasr_net_config": metadata})
+        with pytest.raises(RasrError, match=r"foreign.safetensors is not a RASR weight file"):
+            load_rasr_net(tmp_path / "foreign.safetensors")
+    torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
+    with pytest.raises(RasrError, match=r"tensor.ckpt is not a RASR weight file"):
+        load_rasr_net(tmp_path / "tensor.ckpt")
+    (tmp_path / "README.md").write_text("# Not weights")
+    with pytest.raises(RasrError, match=r"README.md is damaged or not a weight file") as caught:
+        load_rasr_net(tmp_path / "README.md")
+    assert "\n" not in str(caught.value)
 
 
 def test_truncated_file_is_named(saved):

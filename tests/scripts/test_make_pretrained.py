@@ -32,6 +32,10 @@ def test_makes_a_folder_that_restores_the_same(trained, tmp_path):
     ]
     lq_up, ref = torch.rand(2, 1, 3, 64, 64)
     assert torch.equal(load_rasr_net(output)(lq_up, ref), load_rasr_net(trained)(lq_up, ref))
+    again = run_entry(SCRIPT, "--weights", trained, "--output", output, "--dtype", "float32")
+    assert again.stdout.strip().endswith("README.md (it was there before: see that it still fits)")
+    below = run_entry(SCRIPT, "--weights", trained, "--output", output / "README.md" / "x")
+    assert below.returncode == 2 and "README.md is a file" in below.stderr
 
 
 def test_half_precision_by_default_and_another_backbone(trained, tmp_path):
