@@ -3,6 +3,12 @@
 Everything is kept under `--output`: the sets, the restorations by net and settings, the figures by content.
 The same command again goes on where it stopped, and another net is measured on the same sets. Figures are
 those of the saved 8-bit files; FSIM, GMSD, VIF and NIQE want `pip install -e '.[eval]'`.
+
+Below `--photos`, each as far as it is there: `photos/Set14/HR/`, `photos/bsds500/val/` (which is BSD100),
+`photos/urban100_crop512/` (512x512 centre crops of Urban100), `categories/<category>/` (the last two by name
+are tested on, the others are the database) and `refsr/sceaux_sets/` (of openMVG/ImageDataset_SceauxCastle:
+320x320 crops of facades `NNN_0.png`, the same facade from elsewhere `NNN_1.jpg`, and `pairs.csv`,
+which lists them).
 """
 
 from __future__ import annotations
