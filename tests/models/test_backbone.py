@@ -163,6 +163,12 @@ def test_unreachable_hub_id_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_directory_that_is_not_there_is_no_hub_id(tmp_path):
+    with pytest.raises(RasrError, match=f"there is no backbone directory {tmp_path}/lost/weights") as caught:
+        OneStepBackbone.from_pretrained(tmp_path / "lost" / "weights")
+    assert "go online" not in str(caught.value)
+
+
 def test_v_prediction_is_refused(backbone, tmp_path):
     backbone.save_pretrained(tmp_path)
     file = tmp_path / "scheduler" / "scheduler_config.json"
