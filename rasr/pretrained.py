@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from torch import Tensor, nn
 
 from rasr.errors import RasrError, one_line
@@ -47,6 +48,15 @@ def fetch_torch_file(url: str, *, model: str, key: str) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: other content than the name promises
         raise RasrError(f"{absent} ({one_line(error)})") from error
     return place
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether a name can be a hub repository; a path of another depth than owner/name cannot."""
+    try:
+        validate_repo_id(str(name))
+    except HFValidationError:
+        return False
+    return True
 
 
 def fetch_hub_folder(repo_id: str, files: Sequence[str], *, key: str, **hub_options: Any) -> Path:

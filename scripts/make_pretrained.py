@@ -17,7 +17,7 @@ import torch
 
 from rasr.errors import RasrError
 from rasr.models import load_rasr_net, upload_folder
-from rasr.models.pretrained_folder import check_is_no_file
+from rasr.models.pretrained_folder import CARD_FILE, check_is_no_file
 
 log = logging.getLogger("make_pretrained")
 
@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_is_no_file(args.output)  # before the weights are loaded
-        card = args.output / "README.md"
+        card = args.output / CARD_FILE
         kept = " (it was there before: see that it still fits)" if card.exists() else ""
         net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)
         net.save_pretrained(args.output, dtype=getattr(torch, args.dtype))

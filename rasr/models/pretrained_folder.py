@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from rasr.errors import RasrError, one_line
 from rasr.models.backbone_files import INDEX_FILE, SUBFOLDERS
 from rasr.models.lora import cast_frozen
-from rasr.pretrained import fetch_hub_folder
+from rasr.pretrained import fetch_hub_folder, is_hub_id
 
 if TYPE_CHECKING:
     from rasr.models.rasr_net import RASRNet
@@ -235,12 +234,3 @@ def find_weights(weights: str | Path | None, **hub_options: object) -> Path:
         f"weights={path} does not exist; give a .safetensors or .ckpt file of training, a directory of a net "
         "or a backbone, or a hub id"
     )
-
-
-def is_hub_id(name: str | Path) -> bool:
-    """Whether a name can be a hub repository; a path of another depth than owner/name cannot."""
-    try:
-        validate_repo_id(str(name))
-    except HFValidationError:
-        return False
-    return True

@@ -29,8 +29,9 @@ from rasr.models.lora import (
     trainable_parameters,
     trainable_state_dict,
 )
-from rasr.models.pretrained_folder import BRANCH_FILE, find_weights, is_hub_id
+from rasr.models.pretrained_folder import BRANCH_FILE, find_weights
 from rasr.models.rasr_net import RASRNet
+from rasr.pretrained import is_hub_id
 
 METADATA_KEY = "rasr_net_config"
 EMA_KEY = "ema_state_dict"

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError, one_line
-from rasr.models.backbone import encode_latents, size_multiple, vae_factor
+from rasr.models.backbone import decode_latents, encode_latents, size_multiple, vae_factor
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
 
@@ -224,8 +224,7 @@ class MultiStepChain:
 
     def decode(self, state: MultiStepState) -> Tensor:
         """See `ChainAdapter`."""
-        images = self.vae.decode(state.latents / self.vae.config.scaling_factor, return_dict=False)[0]
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return decode_latents(self.vae, state.latents)
 
     def to(self, device: torch.device) -> MultiStepChain:
         """See `ChainAdapter`."""

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from rasr.models import load_rasr_net, make_tiny_backbone
-from tests.helpers import REPOSITORY, run_entry, write_training_set
+from tests.helpers import run_entry, write_training_set
 
 
 @pytest.mark.parametrize(
@@ -35,10 +34,9 @@ def test_only_the_chosen_part_of_a_backbone_learns(tmp_path, part, module):
         assert all(is_same) == (other != part)
 
 
-def test_every_stage_of_the_recipe_starts_from_what_the_one_before_writes():
+def test_every_stage_of_the_recipe_starts_from_what_the_one_before_writes(compose):
     stages = ["vae", "unet", "unet_hard", "unet_again", "backbone", "rasr"]
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        configs = [compose("train", [f"experiment=small_{stage}"]) for stage in stages]
+    configs = [compose([f"experiment=small_{stage}"]) for stage in stages]
     assert [cfg.name for cfg in configs] == [f"small/{stage}" for stage in stages]
     written = [f"outputs/{cfg.name}/weights" for cfg in configs]
     assert [cfg.model.backbone for cfg in configs[1:]] == written[:-1]
