@@ -58,6 +58,8 @@ from rasr.retrieval import (
 )
 from rasr.retrieval.encoder_base import digest
 
+ENCODERS = Path(__file__).resolve().parents[1] / "conf" / "encoder"
+
 References = dict[tuple[str, str], dict[str, Path]]
 """{(set, method): {name: file}}"""
 
@@ -89,7 +91,7 @@ def main() -> None:
         references = find_references(sets, sets_folder, args, absent)
 
     name = Path(args.weights).resolve().stem
-    settings = [__version__, str(restorer.conditioning_scale), args.color_fix]
+    settings = [__version__, str(restorer.conditioning_scale), restorer.color_fix.__name__]
     folder = args.output / f"{name}-{digest(net, *settings)}"
     speed = {} if args.no_speed else measure_speed(args.weights)
     reports: Reports = {}
@@ -110,13 +112,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the degradation and of the random references")
     parser.add_argument("--limit", type=whole(1), help="images per set, for a quick look")
     parser.add_argument("--sets", nargs="+", choices=SET_KEYS, default=SET_KEYS, help="the sets to measure")
-    parser.add_argument("--encoder", default="color_gradient", help="of the retrieval, as in conf/encoder")
+    known = sorted(path.stem for path in ENCODERS.glob("*.yaml"))
+    parser.add_argument("--encoder", default="color_gradient", choices=known, help="of the retrieval")
     parser.add_argument("--conditioning-scale", type=float, default=0.5, help="strength of the reference")
-    parser.add_argument("--color-fix", default="adain", help="adain, wavelet or none")
+    parser.add_argument("--color-fix", help="adain, wavelet or none; default: the net's own")
     parser.add_argument("--device", default="cpu", help="of all but the seconds, which are a CPU's")
     parser.add_argument("--sheet", type=Path, help="also draw the contact sheet: a JPEG file")
     parser.add_argument("--no-speed", action="store_true", help="leave out seconds and memory")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sheet is not None and args.sheet.suffix.lower() not in (".jpg", ".jpeg"):
+        parser.error(f"--sheet {args.sheet} is no JPEG; give a name that ends in .jpg")
+    return args
 
 
 def find_references(
@@ -147,11 +153,7 @@ def find_references(
 @contextmanager
 def open_database(categories: Path, output: Path, encoder_name: str) -> Iterator[Retriever]:
     """An index over the database part of the categories."""
-    conf = Path(__file__).resolve().parents[1] / "conf" / "encoder"
-    if not (conf / f"{encoder_name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in conf.glob("*.yaml")))
-        raise RasrError(f"--encoder {encoder_name} is unknown; give one of {known}")
-    encoder = instantiate(OmegaConf.load(conf / f"{encoder_name}.yaml"))
+    encoder = instantiate(OmegaConf.load(ENCODERS / f"{encoder_name}.yaml"))
     database = [
         DatabaseImage(path.relative_to(categories).as_posix(), path, category)
         for category, (photos, _) in split_categories(categories).items()

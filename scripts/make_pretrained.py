@@ -18,6 +18,7 @@ import torch
 from rasr.errors import RasrError
 from rasr.models import load_rasr_net, upload_folder
 from rasr.models.pretrained_folder import CARD_FILE, check_is_no_file
+from rasr.pretrained import is_hub_id
 
 log = logging.getLogger("make_pretrained")
 
@@ -41,6 +42,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_is_no_file(args.output)  # before the weights are loaded
+        if args.push_to_hub and not is_hub_id(args.push_to_hub):
+            raise RasrError(f"--push-to-hub {args.push_to_hub} is no hub id; give owner/name")
         card = args.output / CARD_FILE
         kept = " (it was there before: see that it still fits)" if card.exists() else ""
         net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)

@@ -1,14 +1,20 @@
 """The fixed sets of `benchmarks/quality.py`: what is tested on is never trained on nor referred to."""
 
+import json
+import sys
+
 import pytest
 import torch
 
+from benchmarks import quality
 from benchmarks.quality_report import check_targets
 from benchmarks.quality_sets import centre_box, find_sets, half_boxes, image_seed, make_set
 from benchmarks.quality_sheet import spread
 from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
-from rasr.image_io import read_image, write_png
+from rasr.image_io import list_images, read_image, write_png
+from rasr.models import build_rasr_net, make_tiny_backbone
+from tests.helpers import wake_zero_convs
 
 
 def test_the_last_two_photos_of_every_class_are_for_the_test(tmp_path):
@@ -117,3 +123,58 @@ def test_a_random_reference_neither_helps_nor_harms(mean, interval, verdict):
     }
     (target,) = [t for t in check_targets({}, [entry], {}) if t.what.startswith("set14: PSNR, with a random")]
     assert target.verdict == verdict
+
+
+def test_from_photographs_to_figures(tmp_path, monkeypatch, capsys):
+    photos = tmp_path / "photos"
+    for i in range(2):
+        write_png(torch.rand(3, 160, 288), photos / "photos" / "Set14" / "HR" / f"{i}.png")
+    for i in range(4):
+        write_png(torch.rand(3, 144, 160), photos / "categories" / "castle" / f"{i}.png")
+    net = build_rasr_net(make_tiny_backbone(seed=0), color_fix="none")
+    wake_zero_convs(net)
+    net.save_pretrained(tmp_path / "net")
+
+    def measure(*extra) -> dict:
+        keys = ["--photos", photos, "--weights", tmp_path / "net", "--output", tmp_path / "out", *extra]
+        monkeypatch.setattr(sys, "argv", ["quality", *map(str, keys), "--no-speed"])
+        quality.main()
+        return json.loads(next((tmp_path / "out").glob("net-*/quality.json")).read_text())
+
+    found = measure("--sheet", tmp_path / "sheet.jpg")
+    methods = {key: set(reports) for key, reports in found["reports"].items()}
+    assert methods == {
+        "set14": {"bicubic", "without", "random", "retrieved"},
+        "categories": {"bicubic", "without", "random", "retrieved"},
+        "halves": {"bicubic", "without", "same"},
+    }
+    assert (tmp_path / "sheet.jpg").read_bytes()[:2] == b"\xff\xd8"
+    assert any("BSD100" in line for line in found["absent"])
+    scores = {name: report["mean"]["psnr"] for name, report in found["reports"]["set14"].items()}
+    assert len(set(scores.values())) == len(scores)
+    assert "| Set14" in capsys.readouterr().out
+
+    # The same again restores nothing anew; another strength is another folder.
+    restored = list_images(next((tmp_path / "out").glob("net-*/set14/without")))
+    before = [path.stat().st_mtime_ns for path in restored]
+    assert measure()["reports"] == found["reports"]
+    assert [path.stat().st_mtime_ns for path in restored] == before
+    for keys in (("--conditioning-scale", "1.0"), ("--color-fix", "adain")):
+        measure("--sets", "set14", *keys)
+    assert len(list((tmp_path / "out").glob("net-*"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["--encoder", "unheard"], "invalid choice: 'unheard'"),
+        (["--sheet", "x.png"], "--sheet x.png is no JPEG"),
+        (["--limit", "0"], "--limit"),
+    ],
+)
+def test_mistakes_show_before_the_work(monkeypatch, capsys, keys, message):
+    required = ["--photos", "lost", "--weights", "lost", "--output", "lost"]
+    monkeypatch.setattr(sys, "argv", ["quality", *required, *keys])
+    with pytest.raises(SystemExit):
+        quality.main()
+    assert message in capsys.readouterr().err

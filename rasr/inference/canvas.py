@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rasr.errors import RasrError
 from rasr.image_ops import pad_to_multiple, resize_bicubic
 
 
@@ -48,7 +49,15 @@ class Canvas:
 
         Returns:
             (3, scale * h, scale * w) on the CPU.
+
+        Raises:
+            RasrError: the network gave no numbers.
         """
+        if not sr.isfinite().all():
+            raise RasrError(
+                "the network's result is not finite: its weights hold NaN, or overflow in half precision; "
+                "give other weights, or these in float32 or bfloat16"
+            )
         height, width = self.lq_up.shape[-2:]
         sr = color_fix(sr[..., :height, :width], self.lq_up)
         return resize_bicubic(sr, self.size)[0].cpu()

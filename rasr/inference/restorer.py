@@ -29,7 +29,8 @@ class Restorer:
         net: network, in evaluation mode.
         scale: enlargement per side (OSEDiff's `upscale`).
         conditioning_scale: strength of the reference, w in Eq. 6 (paper at inference: 0.5).
-        color_fix: "adain" (as OSEDiff), "wavelet" or "none"; see `rasr.inference.color_fix`.
+        color_fix: "adain" (as OSEDiff), "wavelet" or "none", see `rasr.inference.color_fix`; None takes the
+            net's own.
         process_size: side in pixels below which the network should not work, as it was trained at that size:
             an LR image with a side under `process_size // scale` is first enlarged until its short side has
             that length, and the result is brought back to `scale` times the original. OSEDiff has 512; None
@@ -46,7 +47,7 @@ class Restorer:
         *,
         scale: int = 4,
         conditioning_scale: float = 0.5,
-        color_fix: str = "adain",
+        color_fix: str | None = None,
         process_size: int | None = None,
         tile_size: int | None = 512,
         tile_overlap: int = 64,
@@ -67,7 +68,7 @@ class Restorer:
         self.tile_overlap = tile_overlap
         self.scale = scale
         self.conditioning_scale = conditioning_scale
-        self.color_fix = get_color_fix(color_fix)
+        self.color_fix = get_color_fix(net.color_fix if color_fix is None else color_fix)
         self.process_size = process_size
         self.device = resolve_device(device)
         self.net = net.to(self.device).eval()

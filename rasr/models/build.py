@@ -39,6 +39,8 @@ class RASRNetConfig:
     """Decoder blocks that keep text when a reference is given."""
     scale: int = 4
     """Enlargement per side that the net was trained for."""
+    color_fix: str = "adain"
+    """Colour fix that its images want, where none is asked for (`rasr.inference.color_fix`)."""
 
 
 def build_rasr_net(
@@ -54,6 +56,7 @@ def build_rasr_net(
     block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
     text_blocks: Sequence[int] = (3,),
     scale: int = 4,
+    color_fix: str = "adain",
 ) -> RASRNet:
     """A RASRNet with a freshly initialised branch; the arguments are those of `RASRNetConfig`.
 
@@ -72,6 +75,7 @@ def build_rasr_net(
         block_weights=tuple(block_weights),
         text_blocks=tuple(text_blocks),
         scale=scale,
+        color_fix=color_fix,
     )
     if rank < 1:
         raise RasrError(f"rank={rank} is no LoRA; give at least 1 (the paper has 4)")
@@ -92,7 +96,13 @@ def build_rasr_net(
     branch.attach(backbone, copy_vae=osediff_weights is not None)
     if osediff_weights is not None:
         backbone.merge_osediff(osediff_weights)
-    net = RASRNet(backbone, branch, block_weights=config.block_weights, text_blocks=config.text_blocks)
+    net = RASRNet(
+        backbone,
+        branch,
+        block_weights=config.block_weights,
+        text_blocks=config.text_blocks,
+        color_fix=color_fix,
+    )
     net.config = config
     return net
 

@@ -31,6 +31,8 @@ class RASRNet(PretrainedFolder, nn.Module):
             into blocks 0, 1, 2 only.
         text_blocks: decoder blocks that keep text cross-attention when a reference is given; the paper drops
             it in blocks 0, 1, 2.
+        color_fix: colour fix that the images want where none is asked for (`rasr.inference.color_fix`).
+            Diffusion backbones drift in colour; a backbone trained on pixels does not, and "none" suits it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class RASRNet(PretrainedFolder, nn.Module):
         *,
         block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
         text_blocks: Sequence[int] = (3,),
+        color_fix: str = "adain",
     ) -> None:
         super().__init__()
         n_blocks = len(backbone.unet.up_blocks)
@@ -52,6 +55,7 @@ class RASRNet(PretrainedFolder, nn.Module):
         self.branch = branch
         self.block_weights = tuple(float(w) for w in block_weights)
         self.text_blocks = tuple(text_blocks)
+        self.color_fix = color_fix
         if branch is not None and branch.vae is None:
             branch.attach(backbone)
 

@@ -50,6 +50,8 @@ class ChainAdapter(Protocol):
     """Side of the image block that one latent stands for."""
     size_multiple: int
     """Sides of every image must be multiples of this."""
+    color_fix: str
+    """Colour fix where none is asked for (`rasr.inference.color_fix`)."""
 
     def prepare(self, images: Tensor, prompt: str, noise: NoiseSource) -> Any:
         """(1, 3, H, W) in [0, 1] (a target: LR on the HR grid; or a reference) -> state before step 0."""

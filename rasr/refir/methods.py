@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from rasr.checks import check_number
 from rasr.errors import RasrError
 from rasr.inference import ReferenceLatents, Restorer
 from rasr.models import RASRNet, load_rasr_net
@@ -125,6 +126,7 @@ class ReFIRMethod:
         ref_size: int | None = 512,
         **settings: Any,
     ) -> None:
+        check_number("conditioning_scale", conditioning_scale)
         if latents is not None:
             raise RasrError(
                 f"latents={latents} are of the trained branch; with method=refir give method.banks="

@@ -59,6 +59,8 @@ class MultiStepChain:
         image_embedder: (1, 3, H, W) in [0, 1] -> (1, tokens, D') image features for these.
     """
 
+    color_fix = "adain"
+
     def __init__(
         self,
         vae: AutoencoderKL,

@@ -41,6 +41,7 @@ class OneStepChain:
         self.net = net.eval()
         self.backbone = net.backbone
         self.unet = net.backbone.unet
+        self.color_fix = net.color_fix
         self.conditioning_scale = conditioning_scale
 
     @property

@@ -31,7 +31,7 @@ class ReFIRRestorer:
         chain: the restoration model.
         config: how references are injected.
         scale: enlargement per side.
-        color_fix: "adain", "wavelet" or "none"; see `rasr.inference.color_fix`.
+        color_fix: "adain", "wavelet" or "none", see `rasr.inference.color_fix`; None takes the chain's own.
         process_size: see `rasr.inference.Restorer`.
         tile_size: side in pixels of the tiles in which larger results are restored; None never tiles. Gates
             and statistics are then those of a tile, and a multi-step chain runs its references for every
@@ -50,7 +50,7 @@ class ReFIRRestorer:
         config: InjectionConfig,
         *,
         scale: int = 4,
-        color_fix: str = "adain",
+        color_fix: str | None = None,
         process_size: int | None = None,
         tile_size: int | None = 512,
         tile_overlap: int = 64,
@@ -83,7 +83,7 @@ class ReFIRRestorer:
         self.chain = chain.to(self.device)
         self.config = config
         self.scale = scale
-        self.color_fix = get_color_fix(color_fix)
+        self.color_fix = get_color_fix(chain.color_fix if color_fix is None else color_fix)
         self.process_size = process_size
         self.tile_size = tile_size
         self.tile_overlap = tile_overlap

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rasr.checks import check_whole
 from rasr.data.settings import check_crop
 from rasr.errors import RasrError
+from rasr.inference.color_fix import get_color_fix
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def validate(cfg: DictConfig) -> None:
     lr = cfg.optim.optimizer.lr
     if not isinstance(lr, float | int) or lr <= 0:
         raise RasrError(f"optim.optimizer.lr={lr}; give a number above 0")
+    if "color_fix" in cfg.model:
+        get_color_fix(cfg.model.color_fix)
     if cfg.callbacks.ema is None:
         raise RasrError("callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off")
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -46,6 +46,17 @@ def test_settings_change_the_result(net):
     assert Restorer(net, device="cpu", scale=2).restore(lq, ref).shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize("own", ["none", "wavelet"])
+def test_the_net_brings_its_color_fix(own):
+    net = build_rasr_net(make_tiny_backbone(seed=0), color_fix=own).eval()
+    lq = torch.rand(3, 16, 16)
+    default, asked, other = (
+        Restorer(net, color_fix=name, device="cpu").restore(lq) for name in (None, own, "adain")
+    )
+    assert torch.equal(default, asked)
+    assert not torch.equal(default, other)
+
+
 def test_color_fix_defaults_to_adain_on_the_image_without_its_padding(net):
     lq, ref = torch.rand(3, 17, 31), torch.rand(3, 64, 64)
     bare = Restorer(net, color_fix="none", device="cpu").restore(lq, ref)
@@ -84,6 +95,13 @@ def test_process_size_counts_in_pixels_of_the_result(net):
     assert not torch.equal(larger, Restorer(net, scale=2, device="cpu").restore(lq))
     # By default there is no minimum, whatever the size.
     assert Restorer(net, device="cpu").restore(torch.rand(3, 1, 2)).shape == (3, 4, 8)
+
+
+def test_weights_that_are_no_numbers_are_one_line():
+    net = build_rasr_net(make_tiny_backbone(seed=0))
+    net.backbone.unet.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(RasrError, match="not finite: its weights hold NaN"):
+        Restorer(net.eval(), device="cpu").restore(torch.rand(3, 16, 16))
 
 
 def test_wrong_settings_are_named(net):

@@ -53,6 +53,14 @@ def test_a_backbone_that_is_gone_is_named(saved, lost):
         load_rasr_net(path)
 
 
+def test_color_fix_travels_with_the_weights(tmp_path):
+    make_tiny_backbone(seed=0).save_pretrained(tmp_path / "backbone")
+    net = build_rasr_net(str(tmp_path / "backbone"), color_fix="none")
+    assert load_rasr_net(save_weights(net, tmp_path / "weights")).color_fix == "none"
+    assert load_rasr_net(net.save_pretrained(tmp_path / "folder")).color_fix == "none"
+    assert load_rasr_net(tmp_path / "backbone").color_fix == "adain"  # no branch, no word about it
+
+
 def test_backbone_can_be_replaced(saved, images, tmp_path):
     net, path = saved
     make_tiny_backbone(seed=5).save_pretrained(tmp_path / "other")

@@ -168,6 +168,7 @@ def test_every_key_of_a_multi_step_restorer_matters(folder):
         ({"method.use_branch": "true"}, "has no trained branch"),
         ({"references": 2, "refir": "seesr"}, "refir.canvas=shared takes one reference"),
         ({"min_score": "x"}, "min_score=x is not a number"),
+        ({"conditioning_scale": "x"}, "conditioning_scale=x is not a finite number"),
         ({"latents": "x"}, "with method=refir give method.banks="),
         ({"reference_kind": "best"}, "reference_kind='best' is unknown"),
         ({"reference_kind": "random", "index": None}, "give index="),

@@ -45,6 +45,15 @@ def test_without_strength_it_is_the_base_model_bit_for_bit(net, pictures, settin
     assert torch.equal(ours, base)
 
 
+def test_color_fix_is_the_nets_own_where_none_is_asked_for(net, pictures):
+    asked = {name: restorer(net, color_fix=name).restore(pictures["lq"]) for name in ("adain", "none", None)}
+    assert torch.equal(asked[None], asked["adain"])
+    own = copy.copy(net)
+    own.color_fix = "none"
+    assert torch.equal(restorer(own, color_fix=None).restore(pictures["lq"]), asked["none"])
+    assert not torch.equal(asked["adain"], asked["none"])
+
+
 def test_reference_prompt_and_settings_matter(net, pictures):
     lq, ref = pictures["lq"], pictures["ref"]
     default = restorer(net).restore(lq, [reference(ref)])
