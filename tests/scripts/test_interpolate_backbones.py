@@ -1,0 +1,53 @@
+"""scripts/interpolate_backbones.py as a user runs it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rasr.models import OneStepBackbone, make_small_backbone, make_tiny_backbone
+from tests.helpers import run_entry
+
+SCRIPT = "scripts/interpolate_backbones.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("backbones")
+    for seed in (0, 1):
+        make_tiny_backbone(seed=seed).save_pretrained(folder / str(seed))
+    make_small_backbone().save_pretrained(folder / "small")
+    (folder / "file").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_every_tensor_lies_between(folder, tmp_path, weight):
+    done = run_entry(SCRIPT, folder / "0", folder / "1", "--weight", weight, "--output", tmp_path / "mixed")
+    assert done.returncode == 0, done.stderr
+    first, second, found = (
+        OneStepBackbone.from_pretrained(path) for path in (folder / "0", folder / "1", tmp_path / "mixed")
+    )
+    for part in ("vae", "unet"):
+        a, b, mixed = (getattr(net, part).state_dict() for net in (first, second, found))
+        assert any(not torch.equal(a[name], b[name]) for name in a)
+        for name in a:
+            torch.testing.assert_close(mixed[name], (1 - weight) * a[name] + weight * b[name])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "weight", "output", "message"),
+    [
+        ("0", "small", 0.5, "mixed", "its vae is built otherwise (tensor "),
+        ("0", "1", 1.5, "mixed", "--weight 1.5: give a number from 0 (FIRST) to 1 (SECOND)"),
+        ("0", "1", "nan", "mixed", "--weight nan: give a number"),
+        ("lost/er/path", "1", 0.5, "mixed", "there is no backbone directory"),
+        ("0", "1", 0.5, "file", "file is a file; give the name of a folder"),
+    ],
+)
+def test_mistakes_are_one_line(folder, first, second, weight, output, message):
+    paths = (folder / first, folder / second)
+    done = run_entry(SCRIPT, *paths, "--weight", weight, "--output", folder / output)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (folder / "mixed").exists()
