@@ -17,6 +17,7 @@ from rasr.cli import entry_point
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
 from rasr.inference import Photograph, ResultsLog, list_photographs
+from rasr.inference.color_fix import get_color_fix
 from rasr.models import find_weights
 from rasr.prompts import Sidecar, join_prompts
 from rasr.refir import Method, Reference, ReferenceFinder
@@ -35,7 +36,10 @@ def main(cfg: DictConfig) -> None:
     cfg.weights = str(cfg.weights or find_weights(None))
     output = Path(str(cfg.output))  # a name like 2024 comes as a number
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
-    join_prompts("", "", cfg.prompt_from)  # a wrong value shows before the weights are loaded
+    # Wrong values show before the weights are loaded.
+    join_prompts("", "", cfg.prompt_from)
+    if cfg.color_fix is not None:
+        get_color_fix(cfg.color_fix)
     # Closed after a failure too: in a sweep the next job opens it again.
     index = nullcontext() if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
     with index as retriever:

@@ -39,13 +39,14 @@ from benchmarks.quality_sets import QUICK_METRICS, SET_KEYS, QualitySet, find_se
 from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
-from rasr.data.arguments import whole
+from rasr.data.arguments import parse, whole
 from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
 from rasr.evaluation.report import write_text
 from rasr.image_io import content_hash, list_images, read_image, write_png
 from rasr.inference import Restorer
+from rasr.inference.color_fix import COLOR_FIXES
 from rasr.models import load_rasr_net
 from rasr.retrieval import (
     Always,
@@ -70,6 +71,7 @@ def main() -> None:
     restorer = Restorer(
         net, conditioning_scale=args.conditioning_scale, color_fix=args.color_fix, device=args.device
     )
+    args.color_fix = restorer.color_fix.__name__  # for the record
     sets, absent = find_sets(args.photos, args.limit)
     sets_folder = args.output / "sets"
     make = partial(make_set, preset=args.preset, seed=args.seed)
@@ -91,7 +93,7 @@ def main() -> None:
         references = find_references(sets, sets_folder, args, absent)
 
     name = Path(args.weights).resolve().stem
-    settings = [__version__, str(restorer.conditioning_scale), restorer.color_fix.__name__]
+    settings = [__version__, str(restorer.conditioning_scale), args.color_fix]
     folder = args.output / f"{name}-{digest(net, *settings)}"
     speed = {} if args.no_speed else measure_speed(args.weights)
     reports: Reports = {}
@@ -115,13 +117,13 @@ def parse_arguments() -> argparse.Namespace:
     known = sorted(path.stem for path in ENCODERS.glob("*.yaml"))
     parser.add_argument("--encoder", default="color_gradient", choices=known, help="of the retrieval")
     parser.add_argument("--conditioning-scale", type=float, default=0.5, help="strength of the reference")
-    parser.add_argument("--color-fix", help="adain, wavelet or none; default: the net's own")
+    parser.add_argument("--color-fix", choices=[*COLOR_FIXES], help="default: the net's own")
     parser.add_argument("--device", default="cpu", help="of all but the seconds, which are a CPU's")
     parser.add_argument("--sheet", type=Path, help="also draw the contact sheet: a JPEG file")
     parser.add_argument("--no-speed", action="store_true", help="leave out seconds and memory")
-    args = parser.parse_args()
+    args = parse(parser)
     if args.sheet is not None and args.sheet.suffix.lower() not in (".jpg", ".jpeg"):
-        parser.error(f"--sheet {args.sheet} is no JPEG; give a name that ends in .jpg")
+        raise RasrError(f"--sheet {args.sheet} is no JPEG; give a name that ends in .jpg")
     return args
 
 

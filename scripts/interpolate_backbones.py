@@ -15,9 +15,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from rasr.data.arguments import parse
 from rasr.errors import RasrError
 from rasr.models import OneStepBackbone
-from rasr.models.pretrained_folder import check_is_no_file
+from rasr.models.pretrained_folder import BRANCH_FILE, check_is_no_file
 
 log = logging.getLogger("interpolate_backbones")
 
@@ -31,18 +32,24 @@ def main() -> None:
     parser.add_argument("second", help="diffusers directory or hub id")
     parser.add_argument("--weight", type=float, required=True, help="of SECOND, 0 to 1")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    args = parser.parse_args()
-    if not 0 <= args.weight <= 1:
-        parser.error(f"--weight {args.weight}: give a number from 0 (FIRST) to 1 (SECOND)")
     try:
+        args = parse(parser)
+        if not 0 <= args.weight <= 1:
+            raise RasrError(f"--weight {args.weight}: give a number from 0 (FIRST) to 1 (SECOND)")
         check_is_no_file(args.output)
+        if args.output.resolve() in (Path(args.first).resolve(), Path(args.second).resolve()):
+            raise RasrError(f"--output {args.output} is one of the two; give another folder")
         first, second = (OneStepBackbone.from_pretrained(path) for path in (args.first, args.second))
         if first.osediff_weights != second.osediff_weights:
-            raise RasrError(f"only one of {args.first} and {args.second} holds OSEDiff weights; merge both")
+            raise RasrError(
+                f"{args.first} and {args.second} hold other OSEDiff weights ({first.osediff_weights}, "
+                f"{second.osediff_weights}); give two with the same ones or none"
+            )
         for part in ("vae", "unet"):
             interpolate(
                 getattr(first, part), getattr(second, part), args.weight, f"{args.second}: its {part}"
             )
+        (args.output / BRANCH_FILE).unlink(missing_ok=True)  # of another net, if any
         first.save_pretrained(args.output)
     except RasrError as error:
         parser.exit(2, f"error: {error}\n")
@@ -51,11 +58,14 @@ def main() -> None:
 
 def interpolate(first: nn.Module, second: nn.Module, weight: float, name: str) -> None:
     """Moves the tensors of `first` towards those of `second`, in place; `name` is for the error message."""
+    ours, theirs = (
+        {key: value for key, value in net.config.items() if not key.startswith("_")}
+        for net in (first, second)
+    )
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        raise RasrError(f"{name} is built otherwise ({differing[0]}); give two of one architecture")
     ours, theirs = first.state_dict(), second.state_dict()
-    shapes, others = ({key: tensor.shape for key, tensor in net.items()} for net in (ours, theirs))
-    if shapes != others:
-        key = min(shapes.items() ^ others.items())[0]
-        raise RasrError(f"{name} is built otherwise (tensor {key}); give two nets of one architecture")
     first.load_state_dict({key: mix(tensor, theirs[key], weight) for key, tensor in ours.items()})
 
 

@@ -42,8 +42,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         check_is_no_file(args.output)  # before the weights are loaded
-        if args.push_to_hub and not is_hub_id(args.push_to_hub):
-            raise RasrError(f"--push-to-hub {args.push_to_hub} is no hub id; give owner/name")
+        if args.push_to_hub is not None and not is_hub_id(args.push_to_hub):
+            raise RasrError(f"--push-to-hub {args.push_to_hub!r} is no hub id; give owner/name")
         card = args.output / CARD_FILE
         kept = " (it was there before: see that it still fits)" if card.exists() else ""
         net = load_rasr_net(args.weights, backbone=args.backbone, merge=False)

@@ -168,8 +168,8 @@ def test_from_photographs_to_figures(tmp_path, monkeypatch, capsys):
     ("keys", "message"),
     [
         (["--encoder", "unheard"], "invalid choice: 'unheard'"),
-        (["--sheet", "x.png"], "--sheet x.png is no JPEG"),
-        (["--limit", "0"], "--limit"),
+        (["--limit", "0"], "--limit: 0 is not a whole number of at least 1"),
+        (["--color-fix", "nofix"], "invalid choice: 'nofix'"),
     ],
 )
 def test_mistakes_show_before_the_work(monkeypatch, capsys, keys, message):
@@ -178,3 +178,6 @@ def test_mistakes_show_before_the_work(monkeypatch, capsys, keys, message):
     with pytest.raises(SystemExit):
         quality.main()
     assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["quality", *required, "--sheet", "x.png"])
+    with pytest.raises(RasrError, match=r"--sheet x\.png is no JPEG"):
+        quality.main()

@@ -91,7 +91,7 @@ def test_the_branch_has_an_effect(net):
     assert difference > 1 / 255
 
 
-def test_infer_takes_them_by_itself_from_anywhere(tmp_path):
+def test_infer_takes_them_by_itself_from_anywhere(net, tmp_path):
     write_png(smooth_images(1, 32)[0], tmp_path / "photo.png")
     write_png(smooth_images(2, 128)[1], tmp_path / "ref.png")
     done = run_entry("infer.py", "input=photo.png", "output=out", "reference=ref.png", cwd=tmp_path)
@@ -99,3 +99,9 @@ def test_infer_takes_them_by_itself_from_anywhere(tmp_path):
     assert read_image(tmp_path / "out" / "photo.png").shape == (3, 128, 128)
     (record,) = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
     assert record["reference"].endswith("ref.png")
+    # Without color_fix= the colours are what the weights ask for, not adain.
+    images = [read_image(tmp_path / name) for name in ("photo.png", "ref.png")]
+    assert net.color_fix == "none"
+    sr = Restorer(net, device="cpu", color_fix="none").restore(*images)
+    write_png(sr, tmp_path / "expected.png")
+    assert torch.equal(read_image(tmp_path / "out" / "photo.png"), read_image(tmp_path / "expected.png"))

@@ -51,12 +51,12 @@ class Canvas:
             (3, scale * h, scale * w) on the CPU.
 
         Raises:
-            RasrError: the network gave no numbers.
+            RasrError: the network gave NaN.
         """
         if not sr.isfinite().all():
             raise RasrError(
-                "the network's result is not finite: its weights hold NaN, or overflow in half precision; "
-                "give other weights, or these in float32 or bfloat16"
+                "the network's result is NaN: its weights are damaged, or kept latents or banks are, or "
+                "conditioning_scale is far too large; copy the weights again or give others"
             )
         height, width = self.lq_up.shape[-2:]
         sr = color_fix(sr[..., :height, :width], self.lq_up)

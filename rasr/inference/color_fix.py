@@ -55,7 +55,7 @@ COLOR_FIXES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def get_color_fix(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The function of that name; an unknown name is a RasrError."""
-    if name not in COLOR_FIXES:
+    if not isinstance(name, str) or name not in COLOR_FIXES:
         raise RasrError(f"color_fix={name!r} is unknown; give one of {', '.join(COLOR_FIXES)}")
     return COLOR_FIXES[name]
 

@@ -153,6 +153,9 @@ def _read_weights(path: Path) -> tuple[RASRNetConfig, dict[str, Tensor]]:
         raise RasrError(
             f"{path} is damaged or not a weight file ({one_line(error, first=True)}); copy or train it again"
         ) from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise RasrError(f"{path} holds NaN or infinity (tensor {name}); take an earlier checkpoint")
     try:
         return RASRNetConfig(**raw), tensors
     except TypeError as error:

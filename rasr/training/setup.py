@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 FREE_ON_RESUME = (
     "name",
     "resume",
+    "model.color_fix",
     "module.grad_norm_every",
     "trainer.default_root_dir",
     "trainer.log_every_n_steps",

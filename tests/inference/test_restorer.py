@@ -100,7 +100,7 @@ def test_process_size_counts_in_pixels_of_the_result(net):
 def test_weights_that_are_no_numbers_are_one_line():
     net = build_rasr_net(make_tiny_backbone(seed=0))
     net.backbone.unet.conv_out.bias.data.fill_(float("nan"))
-    with pytest.raises(RasrError, match="not finite: its weights hold NaN"):
+    with pytest.raises(RasrError, match="result is NaN: its weights are damaged"):
         Restorer(net.eval(), device="cpu").restore(torch.rand(3, 16, 16))
 
 

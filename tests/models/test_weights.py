@@ -1,6 +1,7 @@
 """Weight files: what is in them, exact loading, clear errors."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -50,6 +51,18 @@ def test_a_backbone_that_is_gone_is_named(saved, lost):
     config = json.loads(metadata["rasr_net_config"]) | {"backbone": lost}
     save_file(load_file(path), path, metadata={"rasr_net_config": json.dumps(config)})
     with pytest.raises(RasrError, match=f"over the backbone {lost}, which is gone; add backbone=DIRECTORY"):
+        load_rasr_net(path)
+
+
+def test_nan_is_named_with_its_tensor(saved):
+    _, path = saved
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = max(tensors)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(RasrError, match=re.escape(f"{path} holds NaN or infinity (tensor {name}); take")):
         load_rasr_net(path)
 
 

@@ -50,7 +50,7 @@ def test_half_precision_by_default_and_another_backbone(trained, tmp_path):
 def test_what_is_no_hub_id_is_refused_first(trained, tmp_path):
     keys = ("--output", tmp_path / "mine", "--push-to-hub", "owner/group/mine")
     done = run_entry(SCRIPT, "--weights", trained, *keys)
-    assert done.returncode == 2 and "owner/group/mine is no hub id; give owner/name" in done.stderr
+    assert done.returncode == 2 and "owner/group/mine' is no hub id; give owner/name" in done.stderr
     assert not (tmp_path / "mine").exists()
 
 
