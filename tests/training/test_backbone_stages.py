@@ -40,7 +40,6 @@ def test_every_stage_of_the_recipe_starts_from_what_the_one_before_writes(compos
     assert [cfg.name for cfg in configs] == [f"small/{stage}" for stage in stages]
     written = [f"outputs/{cfg.name}/weights" for cfg in configs]
     assert [cfg.model.backbone for cfg in configs[1:-1]] == written[:-2]
-    assert configs[-1].module.conditioning_scale == compose([], config_name="infer").conditioning_scale
     assert configs[-1].model.color_fix == "none"
     # Between the last two stands a script; its line must be the one that fits.
     line = f"interpolate_backbones.py {written[3]} {written[4]}"
