@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from rasr.checks import check_number
 from rasr.cli import entry_point
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
     # Wrong values show before the weights are loaded.
     join_prompts("", "", cfg.prompt_from)
+    check_number("conditioning_scale", cfg.conditioning_scale)
     if cfg.color_fix is not None:
         get_color_fix(cfg.color_fix)
     # Closed after a failure too: in a sweep the next job opens it again.

@@ -164,6 +164,9 @@ def test_from_photographs_to_figures(tmp_path, monkeypatch, capsys):
     assert len(list((tmp_path / "out").glob("net-*"))) == 3
 
 
+LOST = ["--photos", "lost", "--weights", "lost", "--output", "lost"]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -173,11 +176,13 @@ def test_from_photographs_to_figures(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_mistakes_show_before_the_work(monkeypatch, capsys, keys, message):
-    required = ["--photos", "lost", "--weights", "lost", "--output", "lost"]
-    monkeypatch.setattr(sys, "argv", ["quality", *required, *keys])
+    monkeypatch.setattr(sys, "argv", ["quality", *LOST, *keys])
     with pytest.raises(SystemExit):
         quality.main()
     assert message in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["quality", *required, "--sheet", "x.png"])
+
+
+def test_a_sheet_that_is_no_jpeg_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["quality", *LOST, "--sheet", "x.png"])
     with pytest.raises(RasrError, match=r"--sheet x\.png is no JPEG"):
         quality.main()

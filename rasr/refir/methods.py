@@ -58,7 +58,6 @@ class BranchMethod:
         references: int = 1,
         **settings: Any,
     ) -> None:
-        check_number("conditioning_scale", settings.get("conditioning_scale", 0.5))
         if references > 1:
             raise RasrError(f"references={references}: the trained branch takes one; add method=refir")
         if is_multi_step(weights):
