@@ -13,12 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasr.checks import check_whole
-from rasr.data.degradation_parameters import SampleParameters, draw_parameters, parse_parameters
+from rasr.data.degradation_parameters import (
+    SampleParameters,
+    draw_mild_parameters,
+    draw_parameters,
+    draw_range_parameters,
+    parse_parameters,
+)
 from rasr.data.degradation_steps import add_noise, blur, jpeg, quantize, resize, sharpen
 from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.errors import RasrError
 
-PRESETS = ("osediff", "realesrgan", "bicubic", "fixed")
+PRESETS = ("osediff", "realesrgan", "mild", "range", "bicubic", "fixed")
 
 
 class RealESRGANDegradation(nn.Module):
@@ -29,6 +35,9 @@ class RealESRGANDegradation(nn.Module):
     - `osediff`: as OSEDiff trains; the clean image is degraded as it is.
     - `realesrgan`: as Real-ESRGAN trains; the clean image is sharpened (USM) before it is degraded. The
       target that you train on stays yours to choose.
+    - `mild`: nearly clean: antialiased bicubic downscaling, a little noise, a good JPEG.
+    - `range`: every sample draws its strength: 35 % mild, 15 % as osediff, 50 % as realesrgan. For nets that
+      shall do no harm to a good photograph.
     - `bicubic`: antialiased bicubic downscaling and nothing else; no randomness.
     - `fixed`: every image gets the same given parameters, only its noise is its own; for test sets.
 
@@ -67,7 +76,14 @@ class RealESRGANDegradation(nn.Module):
         """Return what happens to the sample with this seed, its noise apart; None for `bicubic`."""
         if self.preset == "bicubic":
             return None
-        return self.fixed or draw_parameters(SampleRandom(seed), is_sharpened=self.preset == "realesrgan")
+        if self.fixed is not None:
+            return self.fixed
+        rng = SampleRandom(seed)
+        if self.preset == "mild":
+            return draw_mild_parameters(rng)
+        if self.preset == "range":
+            return draw_range_parameters(rng)
+        return draw_parameters(rng, is_sharpened=self.preset == "realesrgan")
 
     @torch.no_grad()
     def forward(
@@ -104,8 +120,9 @@ class RealESRGANDegradation(nn.Module):
         device = gt.device if gt.device.type == "cuda" else "cpu"  # others have no Poisson noise
         generators = [torch.Generator(device).manual_seed(sample_seed(seed, "noise")) for seed in seeds]
         images = list(gt)
-        if drawn[0].is_sharpened:
-            images = sharpen(images)
+        chosen = [i for i, sample in enumerate(drawn) if sample.is_sharpened]
+        for i, image in zip(chosen, sharpen([images[i] for i in chosen]) if chosen else (), strict=True):
+            images[i] = image
 
         # 1. first stage: blur, resize, noise, JPEG
         images = blur(images, [stage.kernel for stage in first])

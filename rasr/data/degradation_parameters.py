@@ -15,6 +15,8 @@ from rasr.errors import RasrError
 Parsed = TypeVar("Parsed")
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
+ANTIALIASED = "antialiased"
+"""Bicubic with antialiasing, as an image program shrinks; Real-ESRGAN's own draws never take it."""
 RESIZE_DIRECTIONS = ("up", "down", "keep")
 MAX_FACTOR = 8  # of given parameters: beyond it a photograph no longer fits into memory
 MAX_NOISE = 255
@@ -62,6 +64,16 @@ STAGES = (
 )
 FINAL_SINC_PROB = 0.8
 
+# Choices of this project: no paper has a preset for photographs that are nearly clean.
+MILD_KERNEL = KernelSpec(sigma_range=(0.2, 2.0))
+MILD_BLUR_PROB = 0.25
+MILD_NOISE = ((0.0, 3.0), (3.0, 12.0))
+"""Standard deviations in 1/255: of most samples, and of the others."""
+MILD_JPEG = (60.0, 98.0)
+MILD_JPEG_PROB = 0.75
+RANGE_SHARES = (0.35, 0.15, 0.5)
+"""Of mild, OSEDiff's and Real-ESRGAN's samples: the hardest need most of the training."""
+
 
 @dataclass(frozen=True)
 class StageParameters:
@@ -72,7 +84,7 @@ class StageParameters:
     resize_factor: float
     """Stage 1: of the image before it, stage 2: of the final LQ size."""
     resize_mode: str
-    """One of RESIZE_MODES."""
+    """One of RESIZE_MODES, or ANTIALIASED."""
     is_gaussian: bool
     """Gaussian noise; Poisson noise otherwise."""
     noise_level: float
@@ -106,7 +118,7 @@ class SampleParameters:
     first: StageParameters
     second: StageParameters
     final_mode: str
-    """How the image is brought to its final size, one of RESIZE_MODES."""
+    """How the image is brought to its final size, one of RESIZE_MODES, or ANTIALIASED."""
     final_kernel: Kernel | None
     """The filter after that."""
     is_jpeg_last: bool
@@ -127,6 +139,24 @@ def draw_parameters(rng: SampleRandom, *, is_sharpened: bool) -> SampleParameter
         final_kernel=draw_sinc_kernel(rng) if rng.chance(FINAL_SINC_PROB) else None,
         is_jpeg_last=rng.chance(0.5),
     )
+
+
+def draw_mild_parameters(rng: SampleRandom) -> SampleParameters:
+    """Draw what happens to a nearly clean sample: shrunk, a little noise, a good JPEG; one stage of each."""
+    nothing = StageParameters(None, 1.0, ANTIALIASED, True, 0.0, False, None)
+    kernel = draw_blur_kernel(MILD_KERNEL, rng) if rng.chance(MILD_BLUR_PROB) else None
+    noise = rng.uniform(*MILD_NOISE[rng.chance(0.3)])
+    quality = rng.uniform(*MILD_JPEG) if rng.chance(MILD_JPEG_PROB) else None
+    second = StageParameters(kernel, 1.0, ANTIALIASED, True, noise, rng.chance(0.2), quality)
+    return SampleParameters(False, nothing, second, ANTIALIASED, None, True)
+
+
+def draw_range_parameters(rng: SampleRandom) -> SampleParameters:
+    """Draw from the whole range of strengths: nearly clean, OSEDiff's, or Real-ESRGAN's (sharpened before)."""
+    kind = rng.choice(("mild", "osediff", "realesrgan"), RANGE_SHARES)
+    if kind == "mild":
+        return draw_mild_parameters(rng)
+    return draw_parameters(rng, is_sharpened=kind == "realesrgan")
 
 
 def parse_parameters(given: Mapping[str, Any]) -> SampleParameters:
@@ -178,8 +208,9 @@ def _check_flags(parameters: object, *names: str) -> None:
 
 
 def _check_mode(name: str, mode: str) -> None:
-    if mode not in RESIZE_MODES:
-        raise RasrError(f"{name}={mode} is unknown; use one of {', '.join(RESIZE_MODES)}")
+    known = (*RESIZE_MODES, ANTIALIASED)
+    if mode not in known:
+        raise RasrError(f"{name}={mode} is unknown; use one of {', '.join(known)}")
 
 
 def _draw_stage(spec: StageSpec, rng: SampleRandom) -> StageParameters:

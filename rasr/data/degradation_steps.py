@@ -14,7 +14,7 @@ from scipy.fft import dct, next_fast_len
 from torch import Tensor
 
 from rasr.data.basicsr_compat import USMSharp, c_table, y_table
-from rasr.data.degradation_parameters import StageParameters
+from rasr.data.degradation_parameters import ANTIALIASED, StageParameters
 from rasr.data.kernels import Kernel
 
 USM_WEIGHT = 0.5
@@ -30,9 +30,11 @@ def quantize(image: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, mode: str, *, factor: float | None = None, size: list[int] | None = None) -> Tensor:
-    """Resize one image by a factor or to (H, W), without antialiasing; at least one pixel is left."""
+    """Resize one image by a factor or to (H, W), antialiased only by that mode; at least one pixel is left."""
     if factor is not None and min(image.shape[-2:]) * factor < 1:
         factor, size = None, [max(1, int(side * factor)) for side in image.shape[-2:]]
+    if mode == ANTIALIASED:
+        return F.interpolate(image[None], size=size, scale_factor=factor, mode="bicubic", antialias=True)[0]
     return F.interpolate(image[None], size=size, scale_factor=factor, mode=mode)[0]
 
 
