@@ -3,46 +3,45 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
+PAIRS := $(DEMO)/pairs
 DATA := $(DEMO)/data
 TRAINED := outputs/demo_train
 
-.PHONY: help demo demo-data demo-steps demo-train test test-all lint format clean
+.PHONY: help demo demo-steps demo-train test test-all lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## the main job on small real photographs: outputs/demo/panel.png
+demo: .venv/.installed ## the main job: what a reference brings, on 12 photographs: outputs/demo/panel.png
 	@start=$$(date +%s); $(MAKE) --no-print-directory demo-steps && echo "demo: $$(($$(date +%s) - start)) s without the installation"
 
-demo-data:
-	$(BIN)/python data/demo/prepare.py --output $(DATA)
-	$(BIN)/python index.py database=$(DATA)/database index=$(DEMO)/index encoder=color_gradient \
+# strict=false passes over the pictures in right/provenance; compare.py refuses missing figures.
+demo-steps:
+	$(BIN)/python data/demo/prepare.py --output $(PAIRS)
+	$(BIN)/python index.py database=$(PAIRS)/database index=$(DEMO)/pairs.index encoder=color_gradient
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/without
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/wrong reference=$(PAIRS)/wrong
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right index=$(DEMO)/pairs.index provenance=true
+	$(BIN)/python evaluate.py lq=$(PAIRS)/lr gt=$(PAIRS)/test output=$(DEMO)/metrics metrics=[psnr,ssim] \
+		methods=[bicubic] 'folders={without: $(DEMO)/without, wrong: $(DEMO)/wrong, right: $(DEMO)/right}' \
+		strict=false
+	$(BIN)/python data/demo/compare.py --folder $(DEMO) --data $(PAIRS)
+
+demo-train: .venv/.installed ## a small backbone and a branch trained from nothing: outputs/demo_train/panel.png
+	$(BIN)/python data/demo/prepare_train.py --output $(DATA)
+	$(BIN)/python index.py database=$(DATA)/database index=$(TRAINED)/index encoder=color_gradient \
 		assign=$(DATA)/manifest.csv references=5
-
-demo-steps: demo-data
-	$(BIN)/python infer.py input=$(DATA)/lr output=$(DEMO)/without
-	$(BIN)/python infer.py input=$(DATA)/lr output=$(DEMO)/with index=$(DEMO)/index
-	$(BIN)/python data/demo/compare.py bicubic
-	for method in bicubic without with; do \
-		$(BIN)/python evaluate.py sr=$(DEMO)/$$method gt=$(DATA)/test output=$(DEMO)/metrics_$$method \
-			metrics=[psnr,ssim] || exit 1; \
-	done
-	$(BIN)/python data/demo/compare.py summary
-
-demo-train: .venv/.installed demo-data ## the same with a backbone and a branch trained from nothing: outputs/demo_train/panel.png
 	$(BIN)/python train.py experiment=demo_backbone
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python scripts/make_tiny.py $(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/untrained weights=$(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/without weights=$(TRAINED)/backbone/weights
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \
-		index=$(DEMO)/index
-	$(BIN)/python data/demo/compare.py bicubic --folder $(TRAINED)
-	for method in bicubic untrained without with; do \
-		$(BIN)/python evaluate.py sr=$(TRAINED)/$$method gt=$(DATA)/test output=$(TRAINED)/metrics_$$method \
-			metrics=[psnr,ssim] || exit 1; \
-	done
-	$(BIN)/python data/demo/compare.py summary --folder $(TRAINED) --trained
+		index=$(TRAINED)/index
+	$(BIN)/python evaluate.py lq=$(DATA)/lr gt=$(DATA)/test output=$(TRAINED)/metrics metrics=[psnr,ssim] \
+		methods=[bicubic] \
+		'folders={untrained: $(TRAINED)/untrained, without: $(TRAINED)/without, with: $(TRAINED)/with}'
+	$(BIN)/python data/demo/compare_train.py --folder $(TRAINED) --data $(DATA)
 
 test: .venv/.installed-test ## the fast tests: CPU, no network
 	$(BIN)/python -m pytest

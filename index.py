@@ -33,7 +33,7 @@ from rasr.retrieval.ranks import Ranks, local_device
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from rasr.inference import ReferenceLatents
+    from rasr.inference import KeptReferences, ReferenceLatents, Restorer
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def main(cfg: DictConfig) -> None:
 def build(cfg: DictConfig) -> None:
     """Make the index or bring it up to date; then the references of a manifest, and the latents."""
     latents, vae = (None, None) if cfg.latents is None else open_latents(cfg)
+    kept, restorer = (None, None) if cfg.kept is None else open_kept(cfg)
     patches = None if cfg.patch_size is None else check_patches(cfg.patch_size, cfg.patch_overlap)
     with all_ranks() as ranks:
         device = {"device": local_device(cfg.encoder.device)} if "device" in cfg.encoder else {}
@@ -91,9 +92,13 @@ def build(cfg: DictConfig) -> None:
         "%d entries in %d categories, %.1f seconds, %s",
         *(report.entries, report.categories, report.seconds, cfg.index),
     )
-    if latents is not None:
+    if latents is not None or kept is not None:
         with ReferenceIndex.open(cfg.index) as index:
             files = [(payload.content_hash, Path(payload.path)) for _, payload in index.entries()]
+    if kept is not None:
+        stored = kept.store(files, restorer.keep)
+        logger.info("%d references kept, %d known, %s", stored.stored, stored.known, cfg.kept)
+    if latents is not None:
         stored = latents.store(files, vae, cfg.batch_size)
         logger.info("latents of %d images stored, %d known, %s", stored.stored, stored.known, cfg.latents)
     if report.bad:
@@ -186,6 +191,17 @@ def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
         raise RasrError("latents= needs a VAE; give backbone=DIRECTORY, the base model of your weights")
     vae = load_base_vae(cfg.backbone).to(resolve_device(cfg.device))
     return ReferenceLatents.create(cfg.latents, vae, cfg.latent_size), vae
+
+
+def open_kept(cfg: DictConfig) -> "tuple[KeptReferences, Restorer]":
+    """The folder for what a fusion keeps of every image, and what makes it."""
+    from rasr.inference import KeptReferences, Restorer  # brings diffusers: seconds
+    from rasr.models import load_rasr_net
+
+    if cfg.patch_size is not None:
+        raise RasrError(f"kept={cfg.kept} keeps whole images; leave out patch_size={cfg.patch_size}")
+    net = load_rasr_net(cfg.weights)
+    return KeptReferences.of_net(cfg.kept, net, create=True), Restorer(net, device=cfg.device)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import hydra
 from hydra.utils import instantiate
@@ -16,15 +17,23 @@ from tqdm import tqdm
 from rasr.checks import check_number
 from rasr.cli import entry_point
 from rasr.errors import RasrError
+from rasr.evaluation.provenance_picture import draw_provenance
+from rasr.fusion.base import Provenance
+from rasr.fusion.registry import get_fusion
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
 from rasr.inference import Photograph, ResultsLog, list_photographs
 from rasr.inference.color_fix import get_color_fix
+from rasr.inference.provenance import restored_share
 from rasr.models import find_weights
 from rasr.prompts import Sidecar, join_prompts
 from rasr.refir import Method, Reference, ReferenceFinder
 from rasr.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
+
+PROVENANCE_FOLDER = "provenance"
+LEAST_SHARE = 0.01
+"""Of a photograph's area; less is no detail taken."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="infer")
@@ -39,7 +48,10 @@ def main(cfg: DictConfig) -> None:
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
     # Wrong values show before the weights are loaded.
     join_prompts("", "", cfg.prompt_from)
-    check_number("conditioning_scale", cfg.conditioning_scale)
+    if cfg.conditioning_scale is not None:
+        check_number("conditioning_scale", cfg.conditioning_scale)
+    if cfg.fusion is not None:
+        get_fusion(cfg.fusion)
     if cfg.color_fix is not None:
         get_color_fix(cfg.color_fix)
     # Closed after a failure too: in a sweep the next job opens it again.
@@ -69,7 +81,9 @@ def restore_photographs(
         cfg.weights,
         backbone=cfg.backbone,
         osediff_weights=cfg.osediff_weights,
+        fusion=cfg.fusion,
         latents=cfg.latents,
+        kept=cfg.kept,
         references=0 if finder.is_empty and not fallback.makes_references else cfg.references,
         scale=cfg.scale,
         conditioning_scale=cfg.conditioning_scale,
@@ -80,7 +94,7 @@ def restore_photographs(
         device=cfg.device,
     )
 
-    bad = []
+    bad, shares = [], []
     with ResultsLog(output, OmegaConf.to_container(cfg, resolve=True)) as results:
         for photograph in tqdm(photographs, desc="restoring", unit="image"):
             path, target = photograph.path, photograph.target
@@ -94,7 +108,8 @@ def restore_photographs(
                 lq_prompt = photograph.prompt if is_told else extractor.extract(path)
                 found = finder.find(lq, path)
                 is_kept = any(method.is_kept(reference) for reference in found)
-                restore = partial(restore_with, method, lq, lq_prompt, cfg.prompt_from)
+                traces: dict[tuple[str, ...], Provenance] = {}
+                restore = partial(restore_with, method, lq, lq_prompt, cfg.prompt_from, traces)
                 sr, used = fallback(restore, lq, found)
             except ImageReadError as error:
                 logger.error("%s", error)
@@ -105,6 +120,13 @@ def restore_photographs(
             record["prompt"] = prompt_with(lq_prompt, used, cfg.prompt_from)
             record["reference"] = used[0].id if used else None
             record[method.kept] = is_kept
+            trace = traces.get(ids_of(used))
+            if trace is not None:
+                record["restored_share"] = round(restored_share(trace), 4)
+                shares.append(record["restored_share"])
+                if cfg.provenance:
+                    picture = output / PROVENANCE_FOLDER / target.relative_to(output)
+                    draw_provenance(picture, sr, trace, [reference.read() for reference in used])
             if retriever is not None:
                 record["score"] = round(used[0].score, 6) if used and used[0].score is not None else None
             if len(used) > 1:
@@ -112,6 +134,13 @@ def restore_photographs(
             record["seconds"] = round(time.perf_counter() - start, 4)
             results.add(record)
         logger.info("%d images restored into %s", len(photographs) - len(bad), output)
+        if shares:
+            logger.info(
+                "%d of %d photographs took detail from a reference, %.0f %% of their area on average",
+                sum(share >= LEAST_SHARE for share in shares),
+                len(shares),
+                100 * mean([share for share in shares if share >= LEAST_SHARE] or [0.0]),
+            )
         if bad:
             raise RasrError(
                 f"{len(bad)} of {len(photographs)} files could not be read: {', '.join(bad)}; mend or remove "
@@ -120,10 +149,25 @@ def restore_photographs(
 
 
 def restore_with(
-    method: Method, lq: Tensor, lq_prompt: str, prompt_from: str, references: Sequence[Reference]
+    method: Method,
+    lq: Tensor,
+    lq_prompt: str,
+    prompt_from: str,
+    traces: dict[tuple[str, ...], Provenance],
+    references: Sequence[Reference],
 ) -> Tensor:
-    """The restoration of a photograph with any number of references, and their text."""
-    return method.restore(lq, references, prompt=prompt_with(lq_prompt, references, prompt_from))
+    """The restoration of a photograph with any number of references, and their text; `traces` gets its origin."""
+    prompt = prompt_with(lq_prompt, references, prompt_from)
+    traced: list[Provenance] = []
+    sr = method.restore(lq, references, prompt=prompt, traced=traced)
+    if traced:
+        traces[ids_of(references)] = traced[0]
+    return sr
+
+
+def ids_of(references: Sequence[Reference]) -> tuple[str, ...]:
+    """Their names, in order."""
+    return tuple(reference.id for reference in references)
 
 
 def prompt_with(lq_prompt: str, references: Sequence[Reference], prompt_from: str) -> str:

@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     multiple = module.net.backbone.size_multiple
     if cfg.gt_size % multiple:
         raise RasrError(f"gt_size={cfg.gt_size} does not fit the backbone; give a multiple of {multiple}")
-    if module.net.branch is not None and not datamodule.train_set.has_references:
+    if module.net.fusion is not None and not datamodule.train_set.has_references:
         raise RasrError(
             f"{cfg.data.train} has no references, which the branch learns from; "
             "give it some: python index.py database=DIR index=PATH assign=MANIFEST.csv"

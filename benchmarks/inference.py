@@ -11,7 +11,6 @@ import torch
 from benchmarks.common import describe_machine, dtype_of, parser, peak_gib, reset_peak, seconds, table
 from benchmarks.sd21 import compile_blocks, make_sd21_backbone
 from rasr.models import build_rasr_net, make_tiny_backbone
-from rasr.models.lora import merge_lora
 
 
 def main() -> None:
@@ -19,17 +18,17 @@ def main() -> None:
     device, dtype = torch.device(args.device), dtype_of(args)
     backbone = make_tiny_backbone() if args.tiny else make_sd21_backbone(device, dtype)
     net = build_rasr_net(backbone).to(device, dtype).eval()
-    merge_lora(net.branch)  # as `load_rasr_net` does
+    net.fusion.merge()  # as `load_rasr_net` does
     if args.compile:
         compile_blocks(net)
     lq_up, ref = torch.rand(2, 1, 3, args.size, args.size, device=device).unbind(0)
     with torch.inference_mode():
-        z_ref = net.branch.encode(ref)
-        features = net.branch.features_from_latents(z_ref)
+        z_ref = net.fusion.encode(ref)
+        features = net.fusion.features_from_latents(z_ref)
         cases = {
             "without a reference": lambda: net(lq_up),
             "reference from its image": lambda: net(lq_up, ref),
-            "from kept latents": lambda: net(lq_up, net.branch.features_from_latents(z_ref)),
+            "from kept latents": lambda: net(lq_up, net.fusion.features_from_latents(z_ref)),
             "from kept features": lambda: net(lq_up, features),
         }
         rows, base = [], None

@@ -41,7 +41,7 @@ def main() -> None:
 
     n_layers = len(lora_layers(net))
     unmerged = measure()
-    for part in (net.backbone.unet, net.backbone.vae.encoder, net.branch):
+    for part in (net.backbone.unet, net.backbone.vae.encoder, net.fusion):
         merge_lora(part)
     if args.compile:
         torch.compiler.reset()

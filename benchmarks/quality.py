@@ -87,7 +87,7 @@ def main() -> None:
     if args.sheet is not None and not choose_images(sets):
         raise RasrError("--sheet draws from halves and categories; add one of them to --sets")
     references: References = {}
-    if net.branch is None:
+    if net.fusion is None:
         absent.append("references: this net has no reference branch")
     else:
         references = find_references(sets, sets_folder, args, absent)

@@ -36,7 +36,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     lq, ref = (torch.rand(3, side, side, generator=generator) for side in (SIDE, 4 * SIDE))
     cases = {"without": lambda: restorer.restore(lq)}
-    if restorer.net.branch is not None:
+    if restorer.net.fusion is not None:
         cases["with"] = lambda: restorer.restore(lq, ref)
     for name, function in cases.items():
         value = seconds(function, repeats=REPEATS, warmup=1, device=torch.device("cpu"))

@@ -60,7 +60,7 @@ def compile_blocks(net: RASRNet) -> None:
     """Compiles the large parts one by one: short compile times, and no graph breaks between them."""
     unet, vae = net.backbone.unet, net.backbone.vae
     parts = [vae.encoder, vae.decoder, *unet.down_blocks, unet.mid_block, *unet.up_blocks]
-    if net.branch is not None:
-        parts += [net.branch.vae.encoder, *net.branch.net.down_blocks, net.branch.net.mid_block]
+    if net.fusion is not None:
+        parts += [net.fusion.vae.encoder, *net.fusion.net.down_blocks, net.fusion.net.mid_block]
     for part in dict.fromkeys(parts):
         part.compile()

@@ -43,7 +43,7 @@ class EverythingInGraph(RASRModule):
     """The baseline: autograd records the three parts that ours leaves out."""
 
     def forward(self, batch: dict, conditioning_scale: float) -> Tensor:
-        branch = self.net.branch
+        branch = self.net.fusion
         lq_up, ref = batch["lq_up"].requires_grad_(), batch["ref"].requires_grad_()
         features = branch.features_from_latents(encode_latents(branch.vae, ref))
         return self.net(lq_up, features, prompt=batch["prompt"], conditioning_scale=conditioning_scale)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rasr.data.arguments import parse
 from rasr.errors import RasrError
 from rasr.models import OneStepBackbone
-from rasr.models.pretrained_folder import BRANCH_FILE, check_is_no_file
+from rasr.models.pretrained_folder import FUSION_FILES, check_is_no_file
 
 log = logging.getLogger("interpolate_backbones")
 
@@ -49,7 +49,8 @@ def main() -> None:
             interpolate(
                 getattr(first, part), getattr(second, part), args.weight, f"{args.second}: its {part}"
             )
-        (args.output / BRANCH_FILE).unlink(missing_ok=True)  # of another net, if any
+        for file in FUSION_FILES.values():
+            (args.output / file).unlink(missing_ok=True)  # of another net, if any
         first.save_pretrained(args.output)
     except RasrError as error:
         parser.exit(2, f"error: {error}\n")

@@ -28,7 +28,7 @@ SMALL_GAN = (
 def wake_zero_convs(net) -> None:
     """Gives a RASRNet's zero-convolutions and LoRA values, as if trained: else the branch adds nothing."""
     generator = torch.Generator().manual_seed(1)
-    for parameter in net.branch.parameters():
+    for parameter in net.fusion.parameters():
         if parameter.requires_grad:
             parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 

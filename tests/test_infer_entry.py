@@ -214,7 +214,7 @@ def test_weights_as_one_folder_and_none_at_all(folder, tmp_path, monkeypatch):
                 "weights": "{folder}/backbone",
                 "reference": "{folder}/input/odd.png",
             },
-            "branch",
+            "without a reference fusion",
         ),
         ({"input": "{folder}/input", "device": "abacus"}, "abacus"),
         ({"input": "{folder}/input", "osediff_weights": "lost.pkl"}, "OSEDiff weights lost.pkl"),

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rasr.image_io import read_image, write_png
-from rasr.models import ReferenceBranch, build_rasr_net, make_tiny_backbone, save_weights
+from rasr.models import ResidualFusion, build_rasr_net, make_tiny_backbone, save_weights
 from tests.helpers import run_entry, wake_zero_convs
 
 
@@ -55,7 +55,7 @@ def test_the_reference_vae_never_runs(folder, source, monkeypatch):
     assert infer(folder, **source).returncode == 0
     expected, used = read_image(folder / "output" / "lq.png"), record(folder)
     assert not used["latents"]
-    monkeypatch.setattr(ReferenceBranch, "encode", None)
+    monkeypatch.setattr(ResidualFusion, "encode", None)
     done = infer(folder, latents="latents", **source)
     assert done.returncode == 0, done.stderr
     assert record(folder)["latents"] and record(folder)["reference"] == used["reference"]

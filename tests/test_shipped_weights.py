@@ -85,7 +85,7 @@ def test_photographs_are_restored_better_than_by_enlargement(net):
 
 def test_the_branch_has_an_effect(net):
     lq_up, ref = smooth_images(2, 128).split(1)
-    assert net.branch is not None
+    assert net.fusion is not None
     with torch.inference_mode():
         difference = (net(lq_up, ref, conditioning_scale=1.0) - net(lq_up)).abs().max()
     assert difference > 1 / 255

@@ -125,7 +125,7 @@ def test_backbone_experiment_learns(folder):
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
     assert [float(row["val/psnr"]) for row in rows if row["val/psnr"]]
     net = load_rasr_net(folder / "backbone_run" / "weights")
-    assert net.branch is None
+    assert net.fusion is None
 
 
 def test_resumed_run_equals_a_straight_one(folder):

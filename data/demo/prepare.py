@@ -1,18 +1,23 @@
-"""Make the demo's data set from photographs that lie inside the scikit-image and scikit-learn packages.
+"""Make the demo's pairs: photographs to restore, and for each another view of the same scene in a database.
 
-Every photograph is one category. It is cut into vertical bands that belong to training and to the database
-in turn; each database band gives up one square in its middle for the held-out test crop. So the three kinds
-of crops share no pixel, and what is beside a test crop, and hence alike, is in the database.
+Real pairs are two photographs: the halves of a stereo pair (scikit-image's motorcycle) and frames of a clip
+between which the camera moved (frames/). Made views are drawn by rasr.data.two_view out of one photograph of
+scikit-image or scikit-learn: turned, of another scale, sheared and differently exposed, each by no less than
+the least values below, so that no pixel of the reference lies on a pixel of the photograph.
+
+Photographs to restore are 128x128, the truth 512x512. Where the source is too small for that, the largest
+crop is taken, as wide as high: 424x424 (china, flower, rocket) and 400x400 (coffee); the stereo picture, 741x500,
+gives two crops of 368x496 side by side. Half of them are degraded by the preset mild, half by realesrgan.
 
 Written under the output folder, the same bytes on every run:
 
-    train/<category>/*.png       crops to train on
-    database/<category>/*.png    crops to retrieve references from
-    test/<category>/*.png        held-out ground truth
-    lr/<category>/*.png          the same, degraded and 1/4 of the size, to restore
-    manifest.csv                 the train and test crops (columns: data/README.md)
-    boxes.csv                    where in which photograph every crop was cut
-    prepared.json                what made all this; it makes a second run return at once
+    lr/<name>.png            to restore
+    test/<name>.png          its truth, four times as large
+    database/<scene>/*       the other views, and photographs of no tested scene
+    right/<name>.*           the other view of each photograph, for infer.py reference=FOLDER
+    wrong/<name>.*           the other view of another scene instead
+    pairs.csv                what each photograph is, and how far its view differs
+    prepared.json            what made all this; it makes a second run return at once
 """
 
 import argparse
@@ -20,200 +25,328 @@ import csv
 import json
 import logging
 import math
-from collections import Counter
+import shutil
 from dataclasses import asdict, astuple, dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from photographs import find_photograph
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, Row, sample_seed, write_manifest
+from rasr.data import RealESRGANDegradation, sample_seed
+from rasr.data.seeding import SampleRandom
+from rasr.data.two_view import STRIDE, ViewRange, make_view
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, content_hash, read_image, write_png
 
 log = logging.getLogger("prepare")
 
-# Of motorcycle_left/right only one: they are two views of one scene.
-PHOTOS = {
-    "skimage/data": (
-        *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
-        *("gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
-    ),
-    "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
-}
-CROP_SIZE = 128
-SCALE = 4
-LONGEST_SIDE = 640  # larger photographs are shrunk: their crops would show next to nothing
-STRIDES = {"train": 48, "database": 64}
 SEED = 20
 RECORD = "prepared.json"
+SKIMAGE, SKLEARN, FRAMES = "skimage/data", "sklearn/datasets/images", "frames"
 
 
 @dataclass(frozen=True)
-class Box:
-    """A crop: pixels left <= x < right, top <= y < bottom of a photograph of size width x height."""
+class Item:
+    """A photograph to restore: the crop `box` (left, top, width, height) of a source."""
 
-    photo: str
-    split: str
-    category: str
-    path: str
+    name: str
+    scene: str
+    degradation: str
+    source: tuple[str, str]
+    box: tuple[int, int, int, int]
+    other: tuple[str, str] | None = None
+    """The other photograph of a real pair; None lets a view be made."""
+    attempt: int = 0
+    """Number of the first made view that differs enough; to look for it takes some seconds each time."""
+
+
+STEREO = (SKIMAGE, "motorcycle_left.png"), (SKIMAGE, "motorcycle_right.png")
+ITEMS = (
+    Item("motorcycle_rear", "motorcycle", "mild", STEREO[0], (0, 0, 368, 496), STEREO[1]),
+    Item("motorcycle_front", "motorcycle", "realesrgan", STEREO[0], (373, 0, 368, 496), STEREO[1]),
+    Item(
+        *("bedroom_dresser", "bedroom", "realesrgan", (FRAMES, "bedroom_00000.jpg"), (448, 28, 512, 512)),
+        (FRAMES, "bedroom_00100.jpg"),
+    ),
+    Item(
+        *("bedroom_children", "bedroom", "mild", (FRAMES, "bedroom_00120.jpg"), (0, 28, 512, 512)),
+        (FRAMES, "bedroom_00060.jpg"),
+    ),
+    Item("astronaut", "astronaut", "mild", (SKIMAGE, "astronaut.png"), (0, 0, 512, 512), attempt=195),
+    Item("camera", "camera", "realesrgan", (SKIMAGE, "camera.png"), (0, 0, 512, 512), attempt=260),
+    Item("china", "china", "realesrgan", (SKLEARN, "china.jpg"), (0, 3, 424, 424), attempt=23),
+    Item("coffee", "coffee", "mild", (SKIMAGE, "coffee.png"), (90, 0, 400, 400), attempt=25),
+    Item("flower", "flower", "mild", (SKLEARN, "flower.jpg"), (120, 3, 424, 424), attempt=63),
+    Item("hubble", "hubble", "mild", (SKIMAGE, "hubble_deep_field.jpg"), (244, 180, 512, 512), attempt=6),
+    Item("ihc", "ihc", "realesrgan", (SKIMAGE, "ihc.png"), (0, 0, 512, 512), attempt=31),
+    Item("rocket", "rocket", "realesrgan", (SKIMAGE, "rocket.jpg"), (108, 3, 424, 424), attempt=10),
+)
+DISTRACTORS = tuple(
+    (SKIMAGE, name)
+    for name in (
+        *("brick.png", "chelsea.png", "clock_motion.png", "coins.png", "grass.png", "gravel.png"),
+        *("moon.png", "page.png", "retina.jpg"),
+    )
+)
+
+VIEWS = ViewRange(turn=8, zoom=1.3, tilt=0.05, shift=0.05, far=0, other=0, occluder=0)
+LEAST_TURN = 3.0  # degrees
+LEAST_ZOOM = 1.08  # factor of size, or its inverse
+LEAST_EXPOSURE = 1.05  # factor of mean brightness, or its inverse
+LEAST_SHOWN = 0.7  # share of the photograph that its view shows
+MOST_OUTSIDE = (
+    0.02  # of its side may a corner of the view lie beyond its source, where the source is mirrored
+)
+ATTEMPTS = 300
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line of pairs.csv."""
+
+    name: str
+    scene: str
+    kind: str
+    """real or made"""
+    degradation: str
+    reference: str
+    """The other view, relative to database/."""
+    wrong: str
+    """The wrong reference, likewise."""
+    source: str
     left: int
     top: int
-    right: int
-    bottom: int
     width: int
     height: int
+    turn: float | None = None
+    """Degrees by which a made view is turned; this and the rest are None for real pairs."""
+    zoom: float | None = None
+    exposure: float | None = None
+    shown: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a view differs from its photograph, as measured on the pixels and their correspondences."""
+
+    turn: float
+    """Degrees."""
+    zoom: float
+    """Size in the view over size in the photograph."""
+    exposure: float
+    """Mean brightness of what both show, view over photograph."""
+    shown: float
+    """Share of the photograph that the view shows."""
+    outside: float
+    """How far the view's corners lie beyond its source, as a share of the side."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the view differs, and shows enough all the same."""
+        return (
+            abs(self.turn) >= LEAST_TURN
+            and abs(math.log(self.zoom)) >= math.log(LEAST_ZOOM)
+            and abs(math.log(self.exposure)) >= math.log(LEAST_EXPOSURE)
+            and self.shown >= LEAST_SHOWN
+            and self.outside <= MOST_OUTSIDE
+        )
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("outputs/demo/data"), help="folder to write to")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo/pairs"), help="folder to write to")
     try:
         prepare(parser.parse_args().output)
     except RasrError as error:
         parser.exit(2, f"error: {error}\n")
 
 
-def prepare(output: Path) -> list[Box]:
-    """Write the data set, unless it is there already; return all its crops."""
-    photos = find_photos()
-    recipe = {"code": content_hash(__file__), "photos": {path.name: content_hash(path) for path in photos}}
-    old_recipe, old_boxes = _read_record(output)
-    if old_recipe == recipe and all((output / path).is_file() for path in _files(old_boxes)):
-        log.info("%s is complete: %s", output, _summary(old_boxes))
-        return old_boxes
+def prepare(output: Path) -> list[Pair]:
+    """Write the pairs, unless they are there already; return the lines of pairs.csv."""
+    items, distractors = available()
+    sources = {path for item in items for path in (item.source, item.other) if path} | set(distractors)
+    recipe = {
+        "code": content_hash(__file__),
+        "photographs": {
+            name: content_hash(find_photograph(*key)) for key in sorted(sources) for name in key[1:]
+        },
+    }
+    old = _read_record(output)
+    old_files = old.pop("files", {})
+    old_pairs = old.pop("pairs", [])
+    if old == recipe and all(_holds(output / name, content) for name, content in old_files.items()):
+        pairs = [Pair(**pair) for pair in old_pairs]
+        log.info("%s is complete: %s", output, summary(pairs, distractors))
+        return pairs
 
-    boxes, rows = [], []
-    degradation = RealESRGANDegradation("osediff", scale=SCALE)
-    for path in tqdm(photos, desc="photographs", unit="photo"):
-        photo = _shrink(read_image(path))
-        for box in plan_boxes(path.stem, photo.shape[2], photo.shape[1]):
-            crop = photo[:, box.top : box.bottom, box.left : box.right]
-            write_png(crop, output / box.path)
-            boxes.append(box)
-            if box.split != "database":
-                rows.append(Row(image=box.path, split=box.split, category=box.category))
-            if box.split == "test":
-                seeds = torch.tensor([sample_seed(SEED, box.path)])
-                write_png(degradation(crop[None], seeds=seeds)[0], output / lr_path(box))
-    if not boxes:
-        raise RasrError("no photograph was found; install scikit-image and scikit-learn anew")
-    for path in _files(old_boxes) - _files(boxes):  # else the index would still find them
-        (output / path).unlink(missing_ok=True)
-    write_manifest(output / "manifest.csv", sorted(rows, key=lambda row: (row.split, row.image)))
-    _write_boxes(output / "boxes.csv", boxes)
-    with atomic_path(output / RECORD) as temporary:
-        temporary.write_text(json.dumps({**recipe, "boxes": [asdict(box) for box in boxes]}, indent=1))
-    log.info("%s is ready: %s", output, _summary(boxes))
-    return boxes
-
-
-def find_photos() -> list[Path]:
-    """Return the photographs that the installed packages bring."""
-    found = []
-    for folder, names in PHOTOS.items():
-        package, _, inside = folder.partition("/")
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise RasrError(f"the package {package} is not installed; run: pip install -e .")
-        for name in names:
-            path = Path(spec.submodule_search_locations[0], inside, name)
-            if path.is_file():
-                found.append(path)
-            else:
-                log.warning("%s is not in this version of its package, left out", path)
-    return found
-
-
-def plan_boxes(name: str, width: int, height: int) -> list[Box]:
-    """Cut a photograph into crops; an empty list if it is too small for three bands and a held-out crop.
-
-    The bands are equally wide, train first: train, database, train, ... A database band loses a square to
-    the test split, from its middle where enough is left above and below, else from its foot.
-    """
-    columns = width // CROP_SIZE
-    if columns < 3 or height < 2 * CROP_SIZE:
-        return []
-    category = name.removesuffix("_left").removesuffix("_deep_field")
-    boxes = []
-
-    def add(split: str, left: int, top: int) -> None:
-        path = f"{split}/{category}/{name}_x{left:03d}_y{top:03d}.png"
-        right, bottom = left + CROP_SIZE, top + CROP_SIZE
-        boxes.append(Box(name, split, category, path, left, top, right, bottom, width, height))
-
-    for column in range(columns):
-        left, right = column * width // columns, (column + 1) * width // columns
-        if column % 2 == 0:
-            areas = {"train": [(0, height)]}
+    files, references, pairs = {"pairs.csv"}, {}, []
+    differences: dict[str, Difference] = {}
+    for item in tqdm(items, desc="pairs", unit="pair"):
+        photo = read_image(find_photograph(*item.source))
+        left, top, width, height = item.box
+        truth = photo[:, top : top + height, left : left + width]
+        seeds = torch.tensor([sample_seed(SEED, item.name)])
+        write_png(truth, output / "test" / f"{item.name}.png")
+        degradation = RealESRGANDegradation(item.degradation, scale=4)
+        write_png(degradation(truth[None], seeds=seeds)[0], output / "lr" / f"{item.name}.png")
+        if item.other is None:
+            view, differences[item.name] = draw_view(photo, item)
+            references[item.name] = f"{item.scene}/{item.name}.png"
+            write_png(view, output / "database" / references[item.name])
         else:
-            in_middle = height >= 3 * CROP_SIZE
-            held_out = (height - CROP_SIZE) // (2 if in_middle else 1)
-            add("test", (left + right - CROP_SIZE) // 2, held_out)
-            areas = {"database": [(0, held_out), (held_out + CROP_SIZE, height)]}
-        for split, spans in areas.items():
-            for top, bottom in spans:
-                for y in _positions(top, bottom, STRIDES[split]):
-                    for x in _positions(left, right, STRIDES[split]):
-                        add(split, x, y)
-    return boxes
+            references[item.name] = f"{item.scene}/{item.other[1]}"
+            _copy(find_photograph(*item.other), output / "database" / references[item.name])
+        files |= {f"test/{item.name}.png", f"lr/{item.name}.png", f"database/{references[item.name]}"}
+    for key in distractors:
+        name = f"database/{Path(key[1]).stem}/{key[1]}"
+        _copy(find_photograph(*key), output / name)
+        files.add(name)
+
+    wrong = wrong_references(items, references)
+    for kind, chosen in {"right": references, "wrong": wrong}.items():
+        for name, reference in chosen.items():
+            target = f"{kind}/{name}{Path(reference).suffix}"
+            _copy(output / "database" / reference, output / target)
+            files.add(target)
+    for item in items:
+        difference = differences.get(item.name)
+        measured = (
+            (difference.turn, difference.zoom, difference.exposure, difference.shown) if difference else ()
+        )
+        pairs.append(
+            Pair(
+                *(item.name, item.scene, "made" if item.other is None else "real", item.degradation),
+                *(references[item.name], wrong[item.name], item.source[1], *item.box),
+                *(round(number, 3) for number in measured),
+            )
+        )
+    _write_pairs(output / "pairs.csv", pairs)
+    for name in old_files.keys() - files:  # else the index would still find them
+        (output / name).unlink(missing_ok=True)
+    record = {"pairs": [asdict(pair) for pair in pairs]}
+    record["files"] = {name: content_hash(output / name) for name in sorted(files)}
+    with atomic_path(output / RECORD) as temporary:
+        temporary.write_text(json.dumps(recipe | record, indent=1))
+    log.info("%s is ready: %s", output, summary(pairs, distractors))
+    return pairs
 
 
-def lr_path(box: Box) -> str:
-    """Return where the degraded form of a held-out crop lies."""
-    return box.path.replace("test/", "lr/", 1)
+def available() -> tuple[list[Item], list[tuple[str, str]]]:
+    """Return the items and distractors whose photographs are installed."""
+    items = [item for item in ITEMS if all(find_photograph(*key) for key in (item.source, item.other) if key)]
+    distractors = [key for key in DISTRACTORS if find_photograph(*key)]
+    left_out = {item.name for item in ITEMS} - {item.name for item in items}
+    if left_out:
+        log.warning("not in these versions of the packages, left out: %s", ", ".join(sorted(left_out)))
+    if len({item.scene for item in items}) < 2:
+        raise RasrError("the photographs were not found; install scikit-image and scikit-learn anew")
+    return items, distractors
 
 
-def _positions(start: int, stop: int, stride: int) -> list[int]:
-    """Spread crops evenly over start..stop, at most a stride apart; none where not even one fits."""
-    free = stop - start - CROP_SIZE
-    if free < 0:
-        return []
-    steps = math.ceil(free / stride)
-    return [start + round(free * step / max(1, steps)) for step in range(steps + 1)]
+def draw_view(photo: Tensor, item: Item) -> tuple[Tensor, Difference]:
+    """Make the first view that differs enough, from the item's attempt on.
+
+    Args:
+        photo: (3, H, W) in [0, 1].
+        item: names the square crop that the view shows.
+
+    Returns:
+        The view (3, S, S) in [0, 1], S the side of the crop, and how it differs.
+    """
+    left, top, size, _ = item.box
+    truth = photo[:, top : top + size, left : left + size]
+    for attempt in range(item.attempt, item.attempt + ATTEMPTS):
+        rng = SampleRandom(sample_seed(SEED, item.name, "view", attempt))
+        view, places = make_view(photo, (top, left), size, VIEWS, rng)
+        difference = measure_view(truth, view, places, photo.shape[-2:], (top, left))
+        if difference.is_enough:
+            return view, difference
+    raise RasrError(f"{item.name}: none of {ATTEMPTS} views differs enough; widen VIEWS")
 
 
-def _shrink(photo: Tensor) -> Tensor:
-    factor = LONGEST_SIDE / max(photo.shape[1:])
-    if factor >= 1:
-        return photo
-    size = [round(side * factor) for side in photo.shape[1:]]
-    return F.interpolate(photo[None], size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+def measure_view(
+    truth: Tensor, view: Tensor, places: Tensor, photo_size: tuple[int, int], corner: tuple[int, int]
+) -> Difference:
+    """Measure how a view differs from the crop that it shows.
+
+    Args:
+        truth: the crop, (3, S, S) in [0, 1].
+        view: (3, S, S) in [0, 1].
+        places: (2, S/4, S/4), of `rasr.data.two_view.make_view`.
+        photo_size: (H, W) of the photograph.
+        corner: (top, left) of the crop in it.
+    """
+    size = truth.shape[-1]
+    is_shown = (places >= 0).all(0)
+    centres = (torch.arange(size // STRIDE) + 0.5) * STRIDE
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    here = torch.stack([x, y, torch.ones_like(x)], -1)[is_shown]
+    # The best affine map from the crop to the view: what the eye sees of turn and scale.
+    fit = torch.linalg.lstsq(here, places[:, is_shown].T).solution
+    matrix, offset = fit[:2].T, fit[2]
+    corners = torch.tensor([[0.0, 0.0], [size, 0], [0, size], [size, size]])
+    in_photo = (corners - offset) @ torch.linalg.inv(matrix).T + torch.tensor([corner[1], corner[0]])
+    sides = torch.tensor([photo_size[1], photo_size[0]])
+    patches = F.avg_pool2d(truth[None], STRIDE)[0][:, is_shown]
+    grid = places[:, is_shown].T.reshape(1, 1, -1, 2) / size * 2 - 1
+    seen = F.grid_sample(view[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return Difference(
+        turn=math.degrees(math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])),
+        zoom=math.sqrt(torch.linalg.det(matrix).abs().item()),
+        exposure=(seen.mean() / patches.mean()).item(),
+        shown=is_shown.float().mean().item(),
+        outside=torch.cat([-in_photo, in_photo - sides]).max().clamp(min=0).item() / size,
+    )
 
 
-def _files(boxes: list[Box]) -> set[str]:
-    crops = {box.path for box in boxes} | {lr_path(box) for box in boxes if box.split == "test"}
-    return crops | {"manifest.csv", "boxes.csv"}
+def wrong_references(items: list[Item], references: dict[str, str]) -> dict[str, str]:
+    """Return for each item the reference of the item half the list further, or the next of another scene."""
+    wrong = {}
+    for index, item in enumerate(items):
+        others = items[index:] + items[:index]
+        others = others[len(items) // 2 :] + others[: len(items) // 2]
+        wrong[item.name] = next(references[other.name] for other in others if other.scene != item.scene)
+    return wrong
 
 
-def _read_record(output: Path) -> tuple[dict, list[Box]]:
-    """Return the recipe and the crops of an earlier run; both empty if there was none."""
+def summary(pairs: list[Pair], distractors: list[tuple[str, str]]) -> str:
+    """Return the counts in words."""
+    real = sum(pair.kind == "real" for pair in pairs)
+    views = len({pair.reference for pair in pairs})
+    return (
+        f"{len(pairs)} photographs to restore, {real} of real pairs and {len(pairs) - real} with made views; "
+        f"{views} other views and {len(distractors)} further photographs in the database"
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _holds(path: Path, content: str) -> bool:
+    return path.is_file() and content_hash(path) == content
+
+
+def _read_record(output: Path) -> dict:
+    """Return what an earlier run noted; empty if there was none."""
     try:
         record = json.loads((output / RECORD).read_text())
-        boxes = [Box(**box) for box in record.pop("boxes")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, []
-    return record, boxes
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _write_boxes(path: Path, boxes: list[Box]) -> None:
+def _write_pairs(path: Path, pairs: list[Pair]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Box))
-        writer.writerows(astuple(box) for box in boxes)
-
-
-def _summary(boxes: list[Box]) -> str:
-    counts = Counter(box.split for box in boxes)
-    categories = len({box.category for box in boxes})
-    return (
-        f"{categories} photographs, each a category; {counts['train']} training, {counts['database']} "
-        f"database and {counts['test']} held-out crops of {CROP_SIZE}x{CROP_SIZE}"
-    )
+        writer.writerow(field.name for field in fields(Pair))
+        writer.writerows(astuple(pair) for pair in pairs)
 
 
 if __name__ == "__main__":

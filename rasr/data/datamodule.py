@@ -14,6 +14,7 @@ from rasr.data.mixing import MixedDataset, MixedOrder, Source, as_sources
 from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
 from rasr.data.shards import ShardDataset, is_shards
 from rasr.data.skips import SkipLog
+from rasr.data.two_view import TwoViewDataset
 from rasr.errors import RasrError
 
 Sources = str | Path | Sequence[Mapping[str, Any]]
@@ -139,3 +140,24 @@ class RASRDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class TwoViewDataModule(RASRDataModule):
+    """Pairs of views of the same photographs (:class:`rasr.data.two_view.TwoViewDataset`)."""
+
+    def __init__(self, train: Sources, *, views: int, val_views: int = 1, **settings: Any) -> None:
+        """Keep the settings.
+
+        Args:
+            train: see :class:`RASRDataModule`.
+            views: pairs made of each photograph.
+            val_views: likewise in validation.
+            settings: of :class:`RASRDataModule`.
+        """
+        super().__init__(train, neighbours=None, two_crops=True, max_overlap=1.0, **settings)
+        self.views, self.val_views = views, val_views
+
+    def _open(self, source: Source, **settings: Any) -> CropDataset:
+        views = self.val_views if settings.get("is_fixed") else self.views
+        settings |= {"gt_size": self.gt_size, "seed": self.seed}
+        return TwoViewDataset(source.path, split=source.split, views=views, **settings)

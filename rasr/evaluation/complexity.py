@@ -63,20 +63,19 @@ class ModelComplexity:
         """See `ComplexityCase`."""
         from rasr.inference import Restorer
         from rasr.models import build_rasr_net, load_rasr_net
-        from rasr.models.lora import merge_lora
 
         lq = _random_image(size // self.scale)
         retrieval = {}
         if self.index is not None:  # first: an index that is not there shows at once
             retrieval = {"retrieval": _measure_retrieval(self.index, lq, repeats, device)}
         net = load_rasr_net(self.weights, backbone=self.backbone, merge=False)
-        if net.branch is None:
+        if net.fusion is None:
             net = build_rasr_net(net.backbone)
         figures: dict[str, Any] = {
             "trainable_parameters": _trainable(net) / 1e6,
             "parameters": _total(net) / 1e6,
         }
-        merge_lora(net.branch)  # as infer.py has it
+        net.fusion.merge()  # as infer.py has it
         restorer = Restorer(net, scale=self.scale, tile_size=None, device=str(device))
         side = lq.shape[-1] * self.scale
         ref = _random_image(side)

@@ -6,17 +6,21 @@ Retrieval is the caller's: give a reference image or none.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rasr.checks import check_number, check_whole
 from rasr.errors import RasrError
+from rasr.fusion.base import Kept, Provenance
 from rasr.image_ops import cover_and_crop
 from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
 from rasr.inference.latents import crop_latents
-from rasr.inference.tiling import run_tiled
+from rasr.inference.provenance import join_provenance
+from rasr.inference.tiling import run_tiled, tile_windows
 from rasr.models import RASRNet
 
 logger = logging.getLogger(__name__)
@@ -28,7 +32,7 @@ class Restorer:
     Args:
         net: network, in evaluation mode.
         scale: enlargement per side (OSEDiff's `upscale`).
-        conditioning_scale: strength of the reference, w in Eq. 6 (paper at inference: 0.5).
+        conditioning_scale: strength of the references; None takes the fusion's own (`default_strength`).
         color_fix: "adain" (as OSEDiff), "wavelet" or "none", see `rasr.inference.color_fix`; None takes the
             net's own.
         process_size: side in pixels below which the network should not work, as it was trained at that size:
@@ -36,7 +40,7 @@ class Restorer:
             that length, and the result is brought back to `scale` times the original. OSEDiff has 512; None
             is no minimum, right for backbones that were trained at a small size.
         tile_size: side in pixels of the tiles in which larger results are restored, a multiple of the
-            backbone's `size_multiple`; None never tiles. Every tile sees the whole reference.
+            backbone's `size_multiple`; None never tiles. Every tile sees the whole references.
         tile_overlap: pixels that neighbouring tiles share.
         device: "cpu", "cuda", "mps", or "auto" for the best that is there.
     """
@@ -46,13 +50,15 @@ class Restorer:
         net: RASRNet,
         *,
         scale: int = 4,
-        conditioning_scale: float = 0.5,
+        conditioning_scale: float | None = None,
         color_fix: str | None = None,
         process_size: int | None = None,
         tile_size: int | None = 512,
         tile_overlap: int = 64,
         device: str = "auto",
     ) -> None:
+        if conditioning_scale is None:
+            conditioning_scale = 0.5 if net.fusion is None else net.fusion.default_strength
         check_number("conditioning_scale", conditioning_scale)
         check_sizes(
             net.backbone.size_multiple,
@@ -77,45 +83,90 @@ class Restorer:
     def restore(
         self,
         lq: Tensor,
-        ref: Tensor | None = None,
+        ref: Tensor | Kept | Sequence[Tensor | Kept] | None = None,
         *,
-        ref_latents: Tensor | None = None,
         prompt: str = "",
+        traced: list[Provenance] | None = None,
     ) -> Tensor:
         """Restores one image.
 
         Args:
             lq: (3, h, w) in [0, 1], any size from 1x1.
-            ref: (3, H, W) in [0, 1], any size; None restores with the backbone alone. It is scaled to cover
-                the padded canvas (or a tile) and its centre is cut out, so nothing of it is distorted.
-            ref_latents: (1, C, H/f, W/f) kept latents of the reference (`ReferenceLatents`) instead of `ref`.
-                At the size of the canvas they give what `ref` gives, at another one its resized features.
+            ref: a reference (3, H, W) in [0, 1] of any size, what `keep` gave of one, or a list of such; None
+                restores with the backbone alone.
             prompt: text for the backbone.
+            traced: gets a `Provenance` of the whole result appended, if the fusion can tell.
 
         Returns:
             sr: (3, scale * h, scale * w) in [0, 1], float32, on the CPU.
+
+        Raises:
+            RasrError: more references than the fusion can take together, or a net without a fusion.
         """
+        refs = [] if ref is None else [ref] if isinstance(ref, Tensor | Mapping) else list(ref)
+        self.check_references(len(refs))
+
         # 1. size
         lq = lq[None].to(self.device)
         multiple = self.net.backbone.size_multiple
         canvas = Canvas.of(lq, scale=self.scale, process_size=self.process_size, multiple=multiple)
         tile = max(canvas.padded.shape) if self.tile_size is None else self.tile_size
-        features = None
-        tile_shape = tuple(min(tile, side) for side in canvas.padded.shape[-2:])
-        if ref_latents is not None:
-            ref_latents = crop_latents(ref_latents.to(self.device), tile_shape)
-            features = self.net.branch.features_from_latents(ref_latents)
-        elif ref is not None:
-            features = self.net.branch.features(cover_and_crop(ref[None].to(self.device), tile_shape))
 
-        # 2. network, with the reference's features for every tile
+        # 2. references, once for all tiles
+        prepared = [self._prepare(each, canvas, tile) for each in refs] if self.conditioning_scale else []
+
+        # 3. network
+        maps: list[Provenance | None] = []
+
         def run(lq_up: Tensor) -> Tensor:
-            return self.net(lq_up, features, prompt=[prompt], conditioning_scale=self.conditioning_scale)
+            fused = self.net.restore(
+                lq_up, prepared or None, prompt=[prompt], conditioning_scale=self.conditioning_scale
+            )
+            maps.append(fused.provenance)
+            return fused.sr
 
         sr = run_tiled(run, canvas.padded, tile=tile, overlap=self.tile_overlap)
+        if traced is not None and maps[0] is not None:
+            windows = tile_windows(tuple(canvas.padded.shape[-2:]), tile=tile, overlap=self.tile_overlap)
+            traced.append(join_provenance(maps, windows, tuple(canvas.lq_up.shape[-2:])))
 
-        # 3. colours and size of the result
+        # 4. colours and size of the result
         return canvas.finish(sr, self.color_fix)
+
+    @torch.inference_mode()
+    def keep(self, ref: Tensor) -> Kept:
+        """What can be kept of a reference (3, H, W), whatever photograph it will serve; on the CPU."""
+        self.check_references(1)
+        kept = self.net.fusion.keep(self.net.backbone, ref[None].to(self.device))
+        return {name: tensor.cpu() for name, tensor in kept.items()}
+
+    def check_references(self, count: int) -> None:
+        """Raises a RasrError unless the net can take so many references together."""
+        if count and self.net.fusion is None:
+            raise RasrError("these weights have no reference fusion; restore without a reference")
+        most = self.net.fusion.max_references if count else None
+        if most is not None and count > most:
+            raise RasrError(
+                f"references={count}: fusion={self.net.fusion.name} takes {most}; give fusion=correspondence, "
+                "or add method=refir"
+            )
+
+    def _prepare(self, ref: Tensor | Kept, canvas: Canvas, tile: int) -> Any:
+        fusion, size = self.net.fusion, tuple(canvas.padded.shape[-2:])
+        if isinstance(ref, Mapping):
+            ref = {name: tensor.to(self.device) for name, tensor in ref.items()}
+            if not fusion.keeps_any_size:
+                ref = {name: crop_latents(kept, tile_shape(size, tile)) for name, kept in ref.items()}
+            return self.net.prepare(ref)
+        ref = ref[None].to(self.device)
+        if not fusion.keeps_any_size:
+            return self.net.prepare(cover_and_crop(ref, tile_shape(size, tile)))
+        return self.net.prepare(fusion.keep(self.net.backbone, ref, canvas=size))
+
+
+def tile_shape(size: tuple[int, int], tile: int) -> tuple[int, int]:
+    """(H, W) of the tiles of a canvas."""
+    return min(tile, size[0]), min(tile, size[1])
 
 
 def check_sizes(

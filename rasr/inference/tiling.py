@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def run_tiled(function: Callable[[Tensor], Tensor], canvas: Tensor, *, tile: int, overlap: int) -> Tensor:
-    """Applies `function`, which keeps the size, tile by tile.
+    """Applies `function`, which keeps the size, tile by tile, in the order of `tile_windows`.
 
     Args:
         function: (1, 3, t_h, t_w) -> (1, 3, t_h, t_w); sees tiles of one size only.
@@ -24,23 +24,35 @@ def run_tiled(function: Callable[[Tensor], Tensor], canvas: Tensor, *, tile: int
     Returns:
         (1, 3, H, W), float32.
     """
-    height, width = (min(tile, side) for side in canvas.shape[-2:])
-    if (height, width) == tuple(canvas.shape[-2:]):
+    windows = tile_windows(tuple(canvas.shape[-2:]), tile=tile, overlap=overlap)
+    if len(windows) == 1:
         return function(canvas).float()
+    height, width = (min(tile, side) for side in canvas.shape[-2:])
     weights = blend_weights(height, overlap)[:, None] * blend_weights(width, overlap)
     weights = weights.to(canvas.device)
     total = torch.zeros(canvas.shape, device=canvas.device)
     norm = torch.zeros(canvas.shape[-2:], device=canvas.device)
-    for top in tile_starts(canvas.shape[-2], height, overlap):
-        for left in tile_starts(canvas.shape[-1], width, overlap):
-            window = (..., slice(top, top + height), slice(left, left + width))
-            total[window] += weights * function(canvas[window]).float()
-            norm[window] += weights
+    for rows, columns in windows:
+        window = (..., rows, columns)
+        total[window] += weights * function(canvas[window]).float()
+        norm[window] += weights
     return total / norm
+
+
+def tile_windows(size: tuple[int, int], *, tile: int, overlap: int) -> list[tuple[slice, slice]]:
+    """The tiles of a canvas (H, W) as (rows, columns), row by row; one if the canvas fits a tile."""
+    height, width = (min(tile, side) for side in size)
+    return [
+        (slice(top, top + height), slice(left, left + width))
+        for top in tile_starts(size[0], height, overlap)
+        for left in tile_starts(size[1], width, overlap)
+    ]
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin, so that they cover `length` and neighbours share at least `overlap`."""
+    if length == tile:
+        return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 

@@ -207,10 +207,23 @@ class OneStepBackbone(nn.Module):
         return run_encoder(self.unet, latents, self.timestep, prompt_embeds)
 
     def decode_unet(
-        self, encoded: EncoderOutput, prompt_embeds: Tensor, text_blocks: Sequence[int] | None = None
+        self,
+        encoded: EncoderOutput,
+        prompt_embeds: Tensor,
+        text_blocks: Sequence[int] | None = None,
+        features: list[Tensor] | None = None,
     ) -> Tensor:
-        """UNet decoder; (B, C, h, w) noise prediction."""
-        return run_decoder(self.unet, encoded, prompt_embeds, text_blocks)
+        """UNet decoder; (B, C, h, w) noise prediction. `features` gets the output of every block."""
+        return run_decoder(self.unet, encoded, prompt_embeds, text_blocks, features)
+
+    def features(self, lq_up: Tensor, prompt: Sequence[str]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the UNet makes of images (B, 3, H, W): latents x0 and the outputs of its decoder's blocks."""
+        self.check_size(lq_up)
+        latents, prompt_embeds = self.encode(lq_up), self.encode_prompt(prompt)
+        features: list[Tensor] = []
+        encoded = self.encode_unet(latents, prompt_embeds)
+        noise_pred = self.decode_unet(encoded, prompt_embeds, features=features)
+        return self.predict_x0(latents, noise_pred), tuple(features)
 
     def restore_latents(self, latents: Tensor, prompt: Sequence[str]) -> Tensor:
         """The one step of the UNet without a reference: latents (B, C, h, w) -> float32 latents of `sr`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rasr.errors import RasrError
+from rasr.fusion.registry import get_fusion, make_fusion
+from rasr.fusion.residual import ResidualFusion
 from rasr.models.backbone import OneStepBackbone
 from rasr.models.backbone_files import DEFAULT_HUB_ID
 from rasr.models.rasr_net import RASRNet
-from rasr.models.reference_branch import ReferenceBranch
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class RASRNetConfig:
     """Enlargement per side that the net was trained for."""
     color_fix: str = "adain"
     """Colour fix that its images want, where none is asked for (`rasr.inference.color_fix`)."""
+    fusion: str = "residual"
+    """How references enter (`rasr.fusion.registry`); the fields from `rank` to `text_blocks` are the residual's."""
+    fusion_settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of any other fusion."""
 
 
 def build_rasr_net(
@@ -57,8 +63,10 @@ def build_rasr_net(
     text_blocks: Sequence[int] = (3,),
     scale: int = 4,
     color_fix: str = "adain",
+    fusion: str = "residual",
+    fusion_settings: Mapping[str, Any] | None = None,
 ) -> RASRNet:
-    """A RASRNet with a freshly initialised branch; the arguments are those of `RASRNetConfig`.
+    """A RASRNet with a freshly initialised fusion; the arguments are those of `RASRNetConfig`.
 
     `backbone` may also be a base backbone already built; its weight files then name no backbone to load
     again. OSEDiff's weights are merged into it in place.
@@ -76,7 +84,14 @@ def build_rasr_net(
         text_blocks=tuple(text_blocks),
         scale=scale,
         color_fix=color_fix,
+        fusion=fusion,
+        fusion_settings=dict(fusion_settings or {}),
     )
+    get_fusion(fusion)
+    if fusion == ResidualFusion.name and config.fusion_settings:
+        raise RasrError(
+            "fusion_settings are of other fusions; the residual branch has keys of its own (rank, ...)"
+        )
     if rank < 1:
         raise RasrError(f"rank={rank} is no LoRA; give at least 1 (the paper has 4)")
     if isinstance(backbone, str):
@@ -84,25 +99,25 @@ def build_rasr_net(
     n_steps = backbone.noise_scheduler.config.num_train_timesteps
     if not 0 <= ref_timestep < n_steps:
         raise RasrError(f"ref_timestep={ref_timestep} is outside the schedule; give 0 .. {n_steps - 1}")
-    branch = ReferenceBranch.from_unet(
-        backbone.unet,
-        rank,
-        lora_alpha=lora_alpha,
-        lora_layers=config.lora_layers,
-        timestep=ref_timestep,
-        ref_prompt=ref_prompt,
-    )
-    # The branch and its VAE encoder are copies of the base weights: they come before the merge.
-    branch.attach(backbone, copy_vae=osediff_weights is not None)
+    if fusion == ResidualFusion.name:
+        built = ResidualFusion.from_unet(
+            backbone.unet,
+            rank,
+            lora_alpha=lora_alpha,
+            lora_layers=config.lora_layers,
+            timestep=ref_timestep,
+            ref_prompt=ref_prompt,
+            block_weights=config.block_weights,
+            text_blocks=config.text_blocks,
+        )
+        # The branch and its VAE encoder are copies of the base weights: they come before the merge.
+        built.attach(backbone, copy_vae=osediff_weights is not None)
     if osediff_weights is not None:
         backbone.merge_osediff(osediff_weights)
-    net = RASRNet(
-        backbone,
-        branch,
-        block_weights=config.block_weights,
-        text_blocks=config.text_blocks,
-        color_fix=color_fix,
-    )
+    if fusion != ResidualFusion.name:
+        # Shrunk as much as the photographs are: its descriptors must see the same condition.
+        built = make_fusion(fusion, backbone, {"scale": scale} | config.fusion_settings)
+    net = RASRNet(backbone, built, color_fix=color_fix)
     net.config = config
     return net
 
@@ -110,7 +125,7 @@ def build_rasr_net(
 def build_backbone_net(
     backbone: str | OneStepBackbone, trainable: Sequence[str] = ("vae", "unet")
 ) -> RASRNet:
-    """A RASRNet without a branch whose VAE and UNet learn: how a backbone is trained from nothing.
+    """A RASRNet without a fusion whose VAE and UNet learn: how a backbone is trained from nothing.
 
     Args:
         backbone: backbone, or directory or hub id of one.

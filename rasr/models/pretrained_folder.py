@@ -1,9 +1,9 @@
 """A net as one folder that can be moved, published and loaded by its hub id.
 
 The folder is a diffusers directory with the backbone (`model_index.json vae/ unet/ text_encoder/ tokenizer/
-scheduler/`), `reference_branch.safetensors` with what training changed in the branch and its `RASRNetConfig`
-(the rest of the branch is a copy of the backbone's encoder), and a model card. Without the branch's file it
-is a backbone alone.
+scheduler/`), a file per fusion (`correspondence.safetensors`, `reference_branch.safetensors`) with what training
+changed in it and its `RASRNetConfig` (the rest of the residual branch is a copy of the backbone's encoder), and a
+model card. Without such a file it is a backbone alone.
 """
 
 from __future__ import annotations
@@ -23,14 +23,22 @@ from rasr.pretrained import fetch_hub_folder, is_hub_id
 if TYPE_CHECKING:
     from rasr.models.rasr_net import RASRNet
 
-BRANCH_FILE = "reference_branch.safetensors"
+FUSION_FILES = {
+    "correspondence": "correspondence.safetensors",
+    "residual": "reference_branch.safetensors",
+}
+"""Of the fusions that a folder may hold, the default first; others are called after their name."""
 CARD_FILE = "README.md"
 SHIPPED_WEIGHTS = Path(__file__).parents[2] / "weights" / "rasr-small"
 """The weights that come with the repository."""
 
 # A Stable Diffusion repository holds every tensor several times; one copy is enough.
 _FILES = ("*.json", "*.txt", "model.safetensors", "diffusion_pytorch_model.safetensors")
-HUB_FILES = (INDEX_FILE, BRANCH_FILE, *(f"{part}/{file}" for part in SUBFOLDERS for file in _FILES))
+HUB_FILES = (
+    INDEX_FILE,
+    *FUSION_FILES.values(),
+    *(f"{part}/{file}" for part in SUBFOLDERS for file in _FILES),
+)
 
 CARD = """\
 # {name}
@@ -71,23 +79,24 @@ class PretrainedFolder:
                 weights: one folder cannot hold both.
             ValueError: the branch's LoRA is merged.
         """
-        from rasr.models.weights import check_has_branch_to_save, write_branch  # they build on RASRNet
+        from rasr.models.weights import check_has_fusion_to_save, write_fusion  # they build on RASRNet
 
         folder = Path(folder)
         check_is_no_file(folder)
-        if self.branch is not None:
-            check_has_branch_to_save(self)
+        if self.fusion is not None:
+            check_has_fusion_to_save(self)
             if self.backbone.osediff_weights is not None:
                 raise RasrError(
                     f"this net's backbone holds the OSEDiff weights {self.backbone.osediff_weights}, but its "
                     "branch starts from the base weights, and one folder cannot hold both; share the weight "
                     "file of train.py instead, which names both"
                 )
-        # Not the branch of another net over this backbone, even if writing is interrupted.
-        (folder / BRANCH_FILE).unlink(missing_ok=True)
+        # Not the fusion of another net over this backbone, even if writing is interrupted.
+        for file in FUSION_FILES.values():
+            (folder / file).unlink(missing_ok=True)
         self.backbone.save_pretrained(folder, dtype=dtype)
-        if self.branch is not None:
-            write_branch(self, folder / BRANCH_FILE, backbone="", dtype=dtype)
+        if self.fusion is not None:
+            write_fusion(self, folder / fusion_file(self.fusion.name), backbone="", dtype=dtype)
         if not (folder / CARD_FILE).exists():
             model_card(self, folder.resolve().name).save(folder / CARD_FILE)
         return folder
@@ -98,6 +107,7 @@ class PretrainedFolder:
         folder: str | Path,
         *,
         torch_dtype: torch.dtype = torch.float32,
+        fusion: str | None = None,
         merge: bool = False,
         **hub_options: object,
     ) -> RASRNet:
@@ -106,8 +116,8 @@ class PretrainedFolder:
         Args:
             folder: folder, or hub id such as `owner/name`; whatever `load_rasr_net` takes.
             torch_dtype: of the frozen tensors; the trainable ones stay in float32.
-            merge: fold the branch's LoRA into its layers: faster, but such a net can be neither trained nor
-                saved.
+            fusion: see `load_rasr_net`, as `merge`.
+            merge: False keeps the net trainable.
             hub_options: of `huggingface_hub.snapshot_download`, such as `revision` and `token`.
 
         Raises:
@@ -115,7 +125,7 @@ class PretrainedFolder:
         """
         from rasr.models.weights import load_rasr_net  # it builds on RASRNet
 
-        net = load_rasr_net(folder, merge=merge, **hub_options)
+        net = load_rasr_net(folder, fusion=fusion, merge=merge, **hub_options)
         cast_frozen(net, torch_dtype)
         return net
 
@@ -153,6 +163,30 @@ class PretrainedFolder:
                 commit_message=commit_message,
                 keep_card=True,
             )
+
+
+def fusion_file(name: str) -> str:
+    """What a folder calls the file of a fusion."""
+    return FUSION_FILES.get(name, f"{name}.safetensors")
+
+
+def find_fusion_file(folder: Path, name: str | None) -> Path | None:
+    """The file of a folder's fusion.
+
+    Args:
+        folder: of `save_pretrained`.
+        name: of the fusion; None is the first of `FUSION_FILES` that is there, or None for a backbone alone.
+
+    Raises:
+        RasrError: the folder does not hold that fusion.
+    """
+    if name is None:
+        files = (folder / file for file in FUSION_FILES.values())
+        return next((file for file in files if file.is_file()), None)
+    file = folder / fusion_file(name)
+    if not file.is_file():
+        raise RasrError(f"{folder} has no fusion {name} ({file.name} is missing); leave out fusion={name}")
+    return file
 
 
 def check_is_no_file(folder: Path) -> None:
@@ -202,7 +236,7 @@ def model_card(net: RASRNet, name: str) -> ModelCard:
     """A short card with the hub's metadata, for people to fill in."""
     # A backbone knows neither its scale nor whether it was trained: the card promises no more than is known.
     what = "A one-step super-resolution backbone."
-    if net.branch is not None:
+    if net.fusion is not None:
         what = f"Restores photographs at {net.config.scale} times their size, with or without a reference."
     data = ModelCardData(library_name="rasr", pipeline_tag="image-to-image", tags=["super-resolution"])
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + CARD.format(name=name, what=what))

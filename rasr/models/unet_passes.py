@@ -109,6 +109,7 @@ def run_decoder(
     encoded: EncoderOutput,
     prompt_embeds: Tensor,
     text_blocks: Sequence[int] | None = None,
+    features: list[Tensor] | None = None,
 ) -> Tensor:
     """Up blocks and output convolution.
 
@@ -117,6 +118,7 @@ def run_decoder(
         encoded: output of `run_encoder`, with any residuals already added.
         prompt_embeds: (B, 77, D).
         text_blocks: decoder blocks in which text cross-attention is applied; None means all.
+        features: gets the output of every block appended, coarsest first.
 
     Returns:
         (B, C, h, w) noise prediction.
@@ -135,4 +137,6 @@ def run_decoder(
             )
         else:
             sample = block(hidden_states=sample, temb=encoded.temb, res_hidden_states_tuple=block_skips)
+        if features is not None:
+            features.append(sample)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(sample)))

@@ -6,7 +6,7 @@ from rasr.refir.chains import ChainAdapter, NoiseSource, Source, record_source, 
 from rasr.refir.config import PRESETS, InjectionConfig
 from rasr.refir.fallbacks import AdaGenRef, CaptionToImage, GenRef, NoReferenceMetric, OriginLRM
 from rasr.refir.injector import ReferenceInjector, find_sites
-from rasr.refir.methods import BranchMethod, Method, ReFIRMethod
+from rasr.refir.methods import FusionMethod, Method, ReFIRMethod
 from rasr.refir.multi_step import MultiStepChain
 from rasr.refir.one_step import OneStepChain
 from rasr.refir.processor import InjectionState, ReferenceAttnProcessor
@@ -17,9 +17,9 @@ __all__ = [
     "PRESETS",
     "AdaGenRef",
     "BankStore",
-    "BranchMethod",
     "CaptionToImage",
     "ChainAdapter",
+    "FusionMethod",
     "GenRef",
     "InjectionConfig",
     "InjectionState",

@@ -11,14 +11,19 @@ from torch import Tensor
 
 from rasr.checks import check_number
 from rasr.errors import RasrError
-from rasr.inference import ReferenceLatents, Restorer
+from rasr.fusion.base import Kept, Provenance
+from rasr.fusion.residual import ResidualFusion
+from rasr.inference import KeptReferences, ReferenceLatents, Restorer
 from rasr.models import RASRNet, load_rasr_net
+from rasr.models.pretrained_folder import fusion_file
 from rasr.refir.bank_store import BankStore
 from rasr.refir.config import InjectionConfig
 from rasr.refir.multi_step import MultiStepChain
 from rasr.refir.one_step import OneStepChain
 from rasr.refir.references import Reference
 from rasr.refir.restorer import ReFIRRestorer
+
+RESIDUAL_FILE = fusion_file(ResidualFusion.name)
 
 
 class Method(Protocol):
@@ -27,26 +32,36 @@ class Method(Protocol):
     kept: str
     """What of a reference may have been made before and be read from disk, for the record."""
 
-    def restore(self, lq: Tensor, references: Sequence[Reference], *, prompt: str) -> Tensor:
-        """(3, h, w) in [0, 1] -> (3, scale * h, scale * w) in [0, 1]; no references is the model alone."""
+    def restore(
+        self,
+        lq: Tensor,
+        references: Sequence[Reference],
+        *,
+        prompt: str,
+        traced: list[Provenance] | None = None,
+    ) -> Tensor:
+        """(3, h, w) in [0, 1] -> (3, scale * h, scale * w) in [0, 1]; no references is the model alone.
+
+        `traced` gets a `Provenance` appended, if the method can say where its detail comes from.
+        """
 
     def is_kept(self, reference: Reference) -> bool:
         """Whether that is there for this reference."""
 
 
-class BranchMethod:
-    """RASR: the trained reference branch, with one reference.
+class FusionMethod:
+    """RASR: the trained reference fusion of the weights.
 
     Args:
-        weights: see `load_rasr_net`, as `backbone` and `osediff_weights`.
+        weights: see `load_rasr_net`, as `backbone`, `osediff_weights` and `fusion`.
         backbone: replaces the one that the weights name.
         osediff_weights: merged into the backbone.
-        latents: folder of kept reference latents (`ReferenceLatents`).
-        references: how many there will be; the branch takes one.
+        fusion: which of a folder's fusions.
+        latents: folder of kept reference latents (`ReferenceLatents`), for the residual branch.
+        kept: folder of kept references (`KeptReferences`), for other fusions.
+        references: how many there will be.
         settings: see `Restorer`.
     """
-
-    kept = "latents"
 
     def __init__(
         self,
@@ -54,41 +69,61 @@ class BranchMethod:
         *,
         backbone: str | None = None,
         osediff_weights: str | None = None,
+        fusion: str | None = None,
         latents: str | None = None,
+        kept: str | None = None,
         references: int = 1,
         **settings: Any,
     ) -> None:
-        if references > 1:
-            raise RasrError(f"references={references}: the trained branch takes one; add method=refir")
         if is_multi_step(weights):
             raise RasrError(f"weights={weights} is a multi-step restorer; add method=refir_multistep")
-        self.latents = None if latents is None else ReferenceLatents.open(latents)
-        self._latents_of = lru_cache(maxsize=1)(self._read_latents)  # asked by is_kept and by restore
-        net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights)
-        if references and net.branch is None:
+        if latents is not None and kept is not None:
             raise RasrError(
-                f"weights={weights} is a backbone without a reference branch; leave the references out "
-                "(reference_kind=none), give the weights of a trained branch, or add method=refir"
+                "both latents= and kept= are given; give the one that belongs to the weights' fusion"
+            )
+        self.latents = None if latents is None else ReferenceLatents.open(latents)
+        net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights, fusion=fusion)
+        if references and net.fusion is None:
+            raise RasrError(
+                f"weights={weights} is a backbone without a reference fusion; leave the references out "
+                "(reference_kind=none), give the weights of a trained fusion, or add method=refir"
             )
         _check_latents(self.latents, latents, net, references)
         self.restorer = Restorer(net, **settings)
+        self.restorer.check_references(references)
+        self.store = None if kept is None else KeptReferences.of_net(kept, net, create=False)
+        self.kept = "kept" if net.fusion is not None and net.fusion.keeps_any_size else "latents"
+        self._kept_of = lru_cache(maxsize=max(1, references))(self._read_kept)  # asked by is_kept and restore
 
-    def restore(self, lq: Tensor, references: Sequence[Reference], *, prompt: str) -> Tensor:
+    def restore(
+        self,
+        lq: Tensor,
+        references: Sequence[Reference],
+        *,
+        prompt: str,
+        traced: list[Provenance] | None = None,
+    ) -> Tensor:
         """See `Method`."""
-        if not references:
-            return self.restorer.restore(lq, prompt=prompt)
-        z_ref = self._latents_of(references[0])
-        ref = references[0].read() if z_ref is None else None
-        return self.restorer.restore(lq, ref, ref_latents=z_ref, prompt=prompt)
+        refs = [self._kept_of(reference) or reference.read() for reference in references]
+        return self.restorer.restore(lq, refs, prompt=prompt, traced=traced)
 
     def is_kept(self, reference: Reference) -> bool:
         """See `Method`."""
-        return self._latents_of(reference) is not None
+        return self._kept_of(reference) is not None
 
-    def _read_latents(self, reference: Reference) -> Tensor | None:
-        if self.latents is None or reference.key is None:
+    def _read_kept(self, reference: Reference) -> Kept | None:
+        if reference.key is None:
             return None
-        return self.latents.get(reference.key)
+        if self.latents is not None:
+            latents = self.latents.get(reference.key)
+            return None if latents is None else {"latents": latents}
+        if self.store is None:
+            return None
+        kept = self.store.get(reference.key)
+        if kept is None and self.store.file(reference.key).is_file():  # damaged, and said so
+            kept = self.restorer.keep(reference.read())
+            self.store.put(reference.key, kept)
+        return kept
 
 
 class ReFIRMethod:
@@ -100,7 +135,9 @@ class ReFIRMethod:
         injection: how references are injected.
         backbone: replaces the one that the weights name.
         osediff_weights: merged into the backbone.
-        latents: of the trained branch alone; refused.
+        fusion: with `use_branch`, which of a folder's fusions; only the residual can be combined.
+        latents: of the trained branch alone; refused, as `kept`.
+        kept: see `latents`.
         references: how many there will be; any number.
         conditioning_scale: strength of the trained branch with `use_branch`.
         chain: settings of `MultiStepChain`; None is the one-step backbone.
@@ -118,19 +155,21 @@ class ReFIRMethod:
         injection: InjectionConfig,
         backbone: str | None = None,
         osediff_weights: str | None = None,
+        fusion: str | None = None,
         latents: str | None = None,
+        kept: str | None = None,
         references: int = 1,
-        conditioning_scale: float = 0.5,
+        conditioning_scale: float | None = None,
         chain: dict[str, Any] | None = None,
         banks: str | None = None,
         ref_size: int | None = 512,
         **settings: Any,
     ) -> None:
+        conditioning_scale = 0.5 if conditioning_scale is None else conditioning_scale
         check_number("conditioning_scale", conditioning_scale)
-        if latents is not None:
-            raise RasrError(
-                f"latents={latents} are of the trained branch; with method=refir give method.banks="
-            )
+        if latents is not None or kept is not None:
+            given = f"kept={kept}" if latents is None else f"latents={latents}"
+            raise RasrError(f"{given} are of the trained branch; with method=refir give method.banks=")
         if references > 1 and injection.canvas == "shared":
             raise RasrError(
                 f"references={references}: refir.canvas=shared takes one reference, as the official code; "
@@ -143,8 +182,10 @@ class ReFIRMethod:
         elif is_multi_step(weights):
             raise RasrError(f"weights={weights} is a multi-step restorer; add method=refir_multistep")
         else:
-            net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights)
-            if settings.get("use_branch") and net.branch is None:
+            if settings.get("use_branch") and fusion is None and Path(weights, RESIDUAL_FILE).is_file():
+                fusion = ResidualFusion.name
+            net = load_rasr_net(weights, backbone=backbone, osediff_weights=osediff_weights, fusion=fusion)
+            if settings.get("use_branch") and not isinstance(net.fusion, ResidualFusion):
                 raise RasrError(
                     f"method.use_branch=true but weights={weights} has no trained branch; leave it out"
                 )
@@ -154,8 +195,15 @@ class ReFIRMethod:
             store = BankStore.of_chain(banks, built, injection, ref_size)
         self.restorer = ReFIRRestorer(built, injection, ref_size=ref_size, banks=store, **settings)
 
-    def restore(self, lq: Tensor, references: Sequence[Reference], *, prompt: str) -> Tensor:
-        """See `Method`."""
+    def restore(
+        self,
+        lq: Tensor,
+        references: Sequence[Reference],
+        *,
+        prompt: str,
+        traced: list[Provenance] | None = None,
+    ) -> Tensor:
+        """See `Method`; attention mixes places, so there is nothing to trace."""
         return self.restorer.restore(lq, references, prompt=prompt)
 
     def is_kept(self, reference: Reference) -> bool:
@@ -175,4 +223,9 @@ def _check_latents(latents: ReferenceLatents | None, path: str | None, net: RASR
         return
     if references == 0:
         raise RasrError(f"latents={path} are of references; give index= or reference= too")
-    latents.check_vae(net.branch.vae)
+    if not isinstance(net.fusion, ResidualFusion):
+        raise RasrError(
+            f"latents={path} are for the residual branch; with fusion={net.fusion.name} give kept=FOLDER, or add "
+            "fusion=residual"
+        )
+    latents.check_vae(net.fusion.vae)

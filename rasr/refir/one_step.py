@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rasr.errors import RasrError
 from rasr.image_ops import cover_and_crop
-from rasr.models import RASRNet, ReferenceFeatures
+from rasr.models import RASRNet, ReferenceFeatures, ResidualFusion
 from rasr.refir.chains import NoiseSource
 
 
@@ -56,12 +56,12 @@ class OneStepChain:
 
     def branch_features(self, ref: Tensor, size: tuple[int, int]) -> ReferenceFeatures:
         """What the trained branch sees of a reference (1, 3, H, W), cut to the target's size."""
-        if self.net.branch is None:
+        if not isinstance(self.net.fusion, ResidualFusion):
             raise RasrError(
                 "method.use_branch=true but the weights have no trained branch; leave it out, or give the "
                 "weights of train.py"
             )
-        return self.net.branch.features(cover_and_crop(ref, size))
+        return self.net.fusion.features(cover_and_crop(ref, size))
 
     def prepare(
         self,
@@ -79,8 +79,9 @@ class OneStepChain:
         encoded = self.backbone.encode_unet(state.latents, state.prompt_embeds)
         text_blocks = None
         if state.features is not None:
-            encoded = self.net.inject(encoded, state.features, self.conditioning_scale)
-            text_blocks = self.net.text_blocks
+            fusion = self.net.fusion
+            encoded = fusion.inject(self.backbone, encoded, [state.features], self.conditioning_scale)
+            text_blocks = fusion.text_blocks
         return self.backbone.decode_unet(encoded, state.prompt_embeds, text_blocks)
 
     def advance(self, state: OneStepState, prediction: Tensor, step: int) -> OneStepState:

@@ -2,6 +2,7 @@
 
 from rasr.training.backbone_module import AutoencoderModule, BackboneModule, LatentModule
 from rasr.training.checkpoint_io import AtomicCheckpointIO
+from rasr.training.correspondence_module import CorrespondenceModule
 from rasr.training.ema import EMA
 from rasr.training.last_checkpoint import LastCheckpoint
 from rasr.training.module import RASRModule
@@ -12,6 +13,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "AutoencoderModule",
     "BackboneModule",
+    "CorrespondenceModule",
     "LastCheckpoint",
     "LatentModule",
     "RASRModule",

@@ -17,7 +17,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.models import RASRNet
 from rasr.models.lora import trainable_parameters
-from rasr.models.weights import EMA_KEY
+from rasr.models.weights import EMA_KEY, with_fusion_prefix
 
 
 class EMA(pl.Callback):
@@ -88,4 +88,4 @@ class EMA(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes the average of a checkpoint."""
-        self.average = checkpoint[EMA_KEY]
+        self.average = with_fusion_prefix(checkpoint[EMA_KEY])

@@ -23,12 +23,12 @@ from rasr.losses import RestorationLoss
 from rasr.losses.adversarial import discriminator_loss, generator_loss
 from rasr.models import RASRNet
 from rasr.models.lora import check_keys, trainable_parameters
-from rasr.models.weights import METADATA_KEY
+from rasr.models.weights import METADATA_KEY, with_fusion_prefix
 from rasr.training.optim import make_schedule
 
 
 class RASRModule(pl.LightningModule):
-    """Trains whatever of `net` is trainable: the reference branch, or a backbone that has none.
+    """Trains whatever of `net` is trainable: a reference fusion, or a backbone that has none.
 
     Batches from the data module hold `gt` and `ref` (B, 3, S, S) in [0, 1] (`ref` may be absent), `prompt`
     (B texts), `sample_id` (B texts) and `seed` (B,) int64, which alone decides the degradation.
@@ -91,8 +91,8 @@ class RASRModule(pl.LightningModule):
         return batch | {"lq_up": resize_bicubic(lq, tuple(gt.shape[-2:]))}
 
     def forward(self, batch: dict[str, Any], conditioning_scale: float) -> Tensor:
-        """Restores a batch; with its reference if the net has a branch. Returns (B, 3, S, S) in [0, 1]."""
-        ref = None if self.net.branch is None else batch["ref"]
+        """Restores a batch; with its reference if the net has a fusion. Returns (B, 3, S, S) in [0, 1]."""
+        ref = None if self.net.fusion is None else batch["ref"]
         return self.net(batch["lq_up"], ref, prompt=batch["prompt"], conditioning_scale=conditioning_scale)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -205,4 +205,5 @@ class RASRModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint whose tensors are not exactly the trainable ones."""
+        checkpoint["state_dict"] = with_fusion_prefix(checkpoint["state_dict"], "net.")
         check_keys(checkpoint["state_dict"], self.checkpoint_keys(), source="checkpoint to resume from")

@@ -13,6 +13,8 @@ from rasr.evaluation import PanelCell, draw_panel
 class ValidationPanels(pl.Callback):
     """Writes `folder/step_NNNNNNN.png` at every validation: enlarged LR, restored, reference, ground truth.
 
+    A module whose `validation_step` returns `panel`, pictures by label, decides the columns itself.
+
     Args:
         folder: where the pictures go; a wandb logger gets them too.
         rows: how many images of the first validation batch are shown; 0 writes nothing.
@@ -34,8 +36,10 @@ class ValidationPanels(pl.Callback):
         """Draws the first batch of rank 0."""
         if batch_idx or dataloader_idx or not self.rows or not trainer.is_global_zero:
             return
-        cells = {"LR": outputs["lq_up"], "restored": outputs["sr"], "reference": batch.get("ref")}
-        cells["ground truth"] = batch["gt"]
+        cells = outputs.get("panel")
+        if cells is None:
+            cells = {"LR": outputs["lq_up"], "restored": outputs["sr"], "reference": batch.get("ref")}
+            cells["ground truth"] = batch["gt"]
         names = batch["sample_id"]
         rows = [
             [

@@ -31,8 +31,8 @@ def images(tmp_path):
 
 @pytest.fixture
 def latents(net, images, tmp_path):
-    latents = ReferenceLatents.create(tmp_path / "latents", net.branch.vae, SIZE)
-    assert latents.store(images.items(), net.branch.vae, 2).stored == 3
+    latents = ReferenceLatents.create(tmp_path / "latents", net.fusion.vae, SIZE)
+    assert latents.store(images.items(), net.fusion.vae, 2).stored == 3
     return ReferenceLatents.open(tmp_path / "latents")
 
 
@@ -41,9 +41,9 @@ def test_restoration_from_latents_equals_that_from_the_image(net, latents, image
     restorer = Restorer(net, device="cpu")
     bare = restorer.restore(lq)
     expected = {key: restorer.restore(lq, read_image(path)) for key, path in images.items()}
-    monkeypatch.setattr(net.branch, "encode", None)  # the reference VAE must not run
+    monkeypatch.setattr(net.fusion, "encode", None)  # the reference VAE must not run
     for key, sr in expected.items():
-        kept = restorer.restore(lq, ref_latents=latents.get(key))
+        kept = restorer.restore(lq, {"latents": latents.get(key)})
         assert (sr - bare).abs().max() > 1e-2
         torch.testing.assert_close(kept, sr, atol=2e-3, rtol=0)  # fp16 latents
 
@@ -63,7 +63,7 @@ def test_a_canvas_of_another_shape_sees_the_same_part_of_the_reference(net, late
     bare = restorer.restore(lq)
     from_image, from_latents = (
         restorer.restore(lq, read_image(path)),
-        restorer.restore(lq, ref_latents=latents.get(key)),
+        restorer.restore(lq, {"latents": latents.get(key)}),
     )
     assert from_latents.shape == from_image.shape
     effect = (from_image - bare).flatten(), (from_latents - bare).flatten()
@@ -85,21 +85,21 @@ def test_storing_again_encodes_only_what_is_new(net, latents, images, tmp_path, 
     write_png(torch.rand(3, 40, 40), tmp_path / "new.png")
     more = images | {content_hash(tmp_path / "new.png"): tmp_path / "new.png"}
     before = {path: path.stat().st_mtime_ns for path in latents.path.rglob("*.safetensors")}
-    report = latents.store(more.items(), net.branch.vae, 2)
+    report = latents.store(more.items(), net.fusion.vae, 2)
     assert (report.stored, report.known, report.bad) == (1, 3, ())
     assert before.items() < {p: p.stat().st_mtime_ns for p in latents.path.rglob("*.safetensors")}.items()
 
 
 def test_an_unreadable_image_is_named_and_the_rest_stored(net, images, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
-    latents = ReferenceLatents.create(tmp_path / "latents", net.branch.vae, SIZE)
-    report = latents.store([("ab" * 32, tmp_path / "broken.png"), *images.items()], net.branch.vae, 8)
+    latents = ReferenceLatents.create(tmp_path / "latents", net.fusion.vae, SIZE)
+    report = latents.store([("ab" * 32, tmp_path / "broken.png"), *images.items()], net.fusion.vae, 8)
     assert report.stored == 3
     assert len(report.bad) == 1 and "broken.png" in report.bad[0]
 
 
 def test_an_interrupted_call_goes_on(net, images, tmp_path, monkeypatch):
-    latents = ReferenceLatents.create(tmp_path / "latents", net.branch.vae, SIZE)
+    latents = ReferenceLatents.create(tmp_path / "latents", net.fusion.vae, SIZE)
     write, written = latents._write, []
 
     def interrupted(*arguments):
@@ -109,9 +109,9 @@ def test_an_interrupted_call_goes_on(net, images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(latents, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        latents.store(images.items(), net.branch.vae, 1)
-    again = ReferenceLatents.create(tmp_path / "latents", net.branch.vae, SIZE)
-    report = again.store(images.items(), net.branch.vae, 1)
+        latents.store(images.items(), net.fusion.vae, 1)
+    again = ReferenceLatents.create(tmp_path / "latents", net.fusion.vae, SIZE)
+    report = again.store(images.items(), net.fusion.vae, 1)
     assert (report.stored, report.known) == (2, 1)
 
 
@@ -119,13 +119,13 @@ def test_another_vae_or_size_is_refused(net, latents):
     other = make_tiny_backbone(seed=9).vae
     with pytest.raises(RasrError, match=r"come from another VAE .* leave out latents="):
         latents.check_vae(other)
-    latents.check_vae(net.branch.vae)
+    latents.check_vae(net.fusion.vae)
     with pytest.raises(RasrError, match="another VAE or size"):
         ReferenceLatents.create(latents.path, other, SIZE)
     with pytest.raises(RasrError, match="another VAE or size"):
-        ReferenceLatents.create(latents.path, net.branch.vae, 2 * SIZE)
+        ReferenceLatents.create(latents.path, net.fusion.vae, 2 * SIZE)
     with pytest.raises(RasrError, match="latent_size=63 does not fit"):
-        ReferenceLatents.create(latents.path, net.branch.vae, 63)
+        ReferenceLatents.create(latents.path, net.fusion.vae, 63)
 
 
 def test_the_fingerprint_is_of_the_encoder_and_survives_bf16():

@@ -45,18 +45,18 @@ def test_weight_file_is_small_and_complete(net, tmp_path):
 def test_forward_512_with_image_latents_and_features(net):
     lq_up, ref = torch.rand(2, 1, 3, 512, 512).unbind(0)
     fresh = net(lq_up, ref, conditioning_scale=1.0)
-    state = {name: p.clone() for name, p in net.branch.named_parameters() if p.requires_grad}
+    state = {name: p.clone() for name, p in net.fusion.named_parameters() if p.requires_grad}
     wake_zero_convs(net)
-    z_ref = net.branch.encode(ref)
+    z_ref = net.fusion.encode(ref)
     assert z_ref.shape == (1, 4, 64, 64) and z_ref.half().numel() * 2 == 32 * 1024
-    features = net.branch.features_from_latents(z_ref)
+    features = net.fusion.features_from_latents(z_ref)
     sizes = [(t.shape[1], t.shape[2]) for t in features.down_block_res_samples]
     assert sizes == RESIDUALS and features.mid_block_res_sample.shape == (1, 1280, 8, 8)
     from_features = net(lq_up, features, conditioning_scale=0.5)
     assert from_features.shape == (1, 3, 512, 512) and torch.isfinite(from_features).all()
     assert not torch.equal(from_features, fresh)
     assert torch.equal(net(lq_up, ref, conditioning_scale=0.5), from_features)
-    for name, parameter in net.branch.named_parameters():
+    for name, parameter in net.fusion.named_parameters():
         if name in state:
             parameter.copy_(state[name])
 
@@ -64,9 +64,9 @@ def test_forward_512_with_image_latents_and_features(net):
 @torch.inference_mode()
 def test_fresh_branch_with_all_text_blocks_is_the_backbone_bit_for_bit(net):
     lq_up = torch.rand(1, 3, 256, 256)
-    before, net.text_blocks = net.text_blocks, (0, 1, 2, 3)
+    before, net.fusion.text_blocks = net.fusion.text_blocks, (0, 1, 2, 3)
     assert torch.equal(net(lq_up, lq_up.flip(-1), conditioning_scale=1.0), net.backbone(lq_up, [""]))
-    net.text_blocks = before
+    net.fusion.text_blocks = before
 
 
 def test_one_training_step_moves_what_it_should(net):
@@ -77,8 +77,8 @@ def test_one_training_step_moves_what_it_should(net):
     assert all(p.grad is None for p in net.parameters() if not p.requires_grad)
     moved = [n for n, p in net.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     # Blocks 0-2 take the residuals 3-11 and that of the mid block; those of block 3 are multiplied by 0.
-    expected = [f"branch.net.controlnet_down_blocks.{i}.weight" for i in range(3, 12)]
-    assert {*expected, "branch.net.controlnet_mid_block.weight"} <= set(moved)
+    expected = [f"fusion.net.controlnet_down_blocks.{i}.weight" for i in range(3, 12)]
+    assert {*expected, "fusion.net.controlnet_mid_block.weight"} <= set(moved)
     assert not any(f"controlnet_down_blocks.{i}." in name for name in moved for i in range(3))
     net.zero_grad()
     net.eval()

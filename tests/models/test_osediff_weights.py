@@ -16,7 +16,7 @@ from rasr.errors import RasrError
 from rasr.models import (
     OneStepBackbone,
     RASRNet,
-    ReferenceBranch,
+    ResidualFusion,
     build_rasr_net,
     load_rasr_net,
     make_tiny_backbone,
@@ -303,9 +303,9 @@ def test_branch_never_sees_osediff(base, images, official):
     plain, net = build_rasr_net(base), build_rasr_net(base, osediff_weights=official)
     for each in (plain, net):
         wake_zero_convs(each.eval())
-    assert net.branch.vae is not net.backbone.vae
-    assert plain.branch.vae is plain.backbone.vae
-    ours, theirs = (each.branch.features(images["ref"]).state_dict() for each in (net, plain))
+    assert net.fusion.vae is not net.backbone.vae
+    assert plain.fusion.vae is plain.backbone.vae
+    ours, theirs = (each.fusion.features(images["ref"]).state_dict() for each in (net, plain))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert not torch.equal(net(images["lq_up"]), plain(images["lq_up"]))
     assert not torch.equal(net(images["lq_up"], images["ref"]), plain(images["lq_up"], images["ref"]))
@@ -342,7 +342,7 @@ def test_net_over_osediff_survives_its_weight_file(base, images, official, tmp_p
 
 def test_branch_over_a_merged_backbone_is_refused(base, official):
     merged = OneStepBackbone.from_pretrained(base, osediff_weights=official)
-    branch = ReferenceBranch.from_unet(OneStepBackbone.from_pretrained(base).unet)
+    branch = ResidualFusion.from_unet(OneStepBackbone.from_pretrained(base).unet)
     refused = pytest.raises(RasrError, match="use build_rasr_net")
     with refused:
         RASRNet(merged, branch)
@@ -352,7 +352,7 @@ def test_branch_over_a_merged_backbone_is_refused(base, official):
     with refused:
         build_rasr_net(merged)
     branch.attach(OneStepBackbone.from_pretrained(base))
-    assert RASRNet(merged, branch).branch is branch
+    assert RASRNet(merged, branch).fusion is branch
 
 
 def test_a_second_adapter_leaves_the_first_one_active(backbone, official, images):

@@ -69,7 +69,8 @@ def test_a_folder_is_a_diffusers_directory_a_branch_and_a_card(shared_folder):
     assert files(shared_folder) == PARTS | {BRANCH, "README.md"}
     for name in tensors(shared_folder):
         assert {tensor.dtype for tensor in load_file(shared_folder / name).values()} == {torch.float16}, name
-    assert set(load_file(shared_folder / BRANCH)) == set(trainable_parameters(make_net()))
+    names = {name.replace("fusion.", "branch.", 1) for name in trainable_parameters(make_net())}
+    assert set(load_file(shared_folder / BRANCH)) == names
     card = ModelCard.load(shared_folder / "README.md")
     assert card.data.library_name == "rasr" and card.data.pipeline_tag == "image-to-image"
     assert 'RASRNet.from_pretrained("mine")' in card.text and "at 4 times their size" in card.text
@@ -130,7 +131,7 @@ def test_merged_or_not(shared_folder, images, tmp_path):
     torch.testing.assert_close(merged(images["lq_up"], images["ref"]), sr, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="load it with merge=False"):
         merged.save_pretrained(tmp_path / "merged")
-    with pytest.raises(ValueError, match="nothing of this net's branch is trainable"):
+    with pytest.raises(ValueError, match="nothing of this net's fusion is trainable"):
         net.requires_grad_(False).save_pretrained(tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
@@ -152,9 +153,9 @@ def test_a_backbone_alone_is_a_folder_too(folder, images):
     net.save_pretrained(folder)  # over another net, whose branch must not stay
     assert files(folder) == PARTS | {"README.md"}
     again = RASRNet.from_pretrained(folder)
-    assert again.branch is None
+    assert again.fusion is None
     torch.testing.assert_close(again(images["lq_up"]), net(images["lq_up"]), atol=5e-3, rtol=0)
-    with pytest.raises(RasrError, match="mine is a backbone without a branch; leave out backbone=other"):
+    with pytest.raises(RasrError, match="mine is a backbone without a fusion; leave out backbone=other"):
         load_rasr_net(folder, backbone="other")
 
 

@@ -27,10 +27,12 @@ def test_scale_zero_with_all_text_blocks_equals_the_backbone_bit_for_bit(backbon
     )
 
 
-def test_scale_zero_differs_from_the_backbone_by_text_alone(trained_net, images):
-    """With text only in block 3 and w = 0, what is left is the backbone with text off in blocks 0-2."""
+def test_scale_zero_is_the_backbone_with_its_text(trained_net, images):
+    """The number 0 asks for no reference; a tensor's 0 is one of many strengths, with text in block 3 only."""
     net, backbone = trained_net, trained_net.backbone
     out = net(images["lq_up"], images["ref"], prompt=PROMPT, conditioning_scale=0.0)
+    assert torch.equal(out, backbone(images["lq_up"], PROMPT))
+    out = net(images["lq_up"], images["ref"], prompt=PROMPT, conditioning_scale=torch.zeros(2, 1, 1, 1))
     assert not torch.equal(out, backbone(images["lq_up"], PROMPT))
     latents, embeds = backbone.encode(images["lq_up"]), backbone.encode_prompt(PROMPT)
     noise_pred = backbone.decode_unet(backbone.encode_unet(latents, embeds), embeds, (3,))
@@ -53,7 +55,7 @@ def test_scale_per_sample(trained_net, images):
     scale = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
     mixed = trained_net(images["lq_up"], images["ref"], conditioning_scale=scale)
     for i, w in enumerate((0.0, 1.0)):
-        alone = trained_net(images["lq_up"], images["ref"], conditioning_scale=w)
+        alone = trained_net(images["lq_up"], images["ref"], conditioning_scale=torch.full((2, 1, 1, 1), w))
         torch.testing.assert_close(mixed[i], alone[i])
 
 
@@ -67,7 +69,7 @@ def test_block_weights_inject_where_they_say(block, images):
     encoded = net.backbone.encode_unet(
         net.backbone.encode(images["lq_up"]), net.backbone.encode_prompt(PROMPT)
     )
-    injected = net.inject(encoded, net.branch.features(images["ref"]), 1.0)
+    injected = net.fusion.inject(net.backbone, encoded, [net.fusion.features(images["ref"])], 1.0)
     changed = [i for i in range(12) if not torch.equal(encoded.skips[i], injected.skips[i])]
     assert changed == list(range(9 - 3 * block, 12 - 3 * block))
     assert torch.equal(encoded.hidden_states, injected.hidden_states) == (block != 0)
@@ -78,7 +80,7 @@ def test_default_injects_into_blocks_0_1_2_only(trained_net, images):
     encoded = net.backbone.encode_unet(
         net.backbone.encode(images["lq_up"]), net.backbone.encode_prompt(PROMPT)
     )
-    injected = net.inject(encoded, net.branch.features(images["ref"]), 1.0)
+    injected = net.fusion.inject(net.backbone, encoded, [net.fusion.features(images["ref"])], 1.0)
     changed = [i for i in range(12) if not torch.equal(encoded.skips[i], injected.skips[i])]
     assert changed == list(range(3, 12))
 
@@ -90,10 +92,10 @@ def test_reference_of_another_size(trained_net, images):
 
 def test_wrong_settings_are_named(backbone):
     with pytest.raises(ValueError, match="decoder of 4 blocks"):
-        RASRNet(backbone, block_weights=(1.0,))
+        build_rasr_net(backbone, block_weights=(1.0,))
     with pytest.raises(ValueError, match="text_blocks"):
-        RASRNet(backbone, text_blocks=(4,))
-    with pytest.raises(ValueError, match="no reference branch"):
+        build_rasr_net(backbone, text_blocks=(4,))
+    with pytest.raises(ValueError, match="no reference fusion"):
         RASRNet(backbone)(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
 
 
@@ -132,4 +134,4 @@ def test_no_graph_before_the_decoder(fresh_net, images):
     encoded = net.backbone.encode_unet(latents, net.backbone.encode_prompt(PROMPT))
     assert not latents.requires_grad
     assert not any(s.requires_grad for s in encoded.skips)
-    assert not net.branch.encode(images["ref"]).requires_grad
+    assert not net.fusion.encode(images["ref"]).requires_grad

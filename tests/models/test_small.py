@@ -61,5 +61,5 @@ def test_the_same_seed_gives_the_same_weights(backbone):
 def test_with_its_branch_it_fits_25_megabytes_in_half_precision():
     net = build_rasr_net(make_small_backbone(), rank=16)
     branch, total = count_parameters(net)
-    frozen_copy = sum(p.numel() for p in net.branch.parameters()) - branch
+    frozen_copy = sum(p.numel() for p in net.fusion.parameters()) - branch
     assert 2 * (total - frozen_copy) < 24 * MEGABYTE

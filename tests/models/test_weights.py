@@ -26,7 +26,8 @@ def saved(backbone, tmp_path):
 def test_file_holds_the_trainable_tensors_only(saved):
     net, path = saved
     assert path.name == "weights.safetensors"
-    assert set(load_file(path)) == set(trainable_parameters(net))
+    names = {name.replace("fusion.", "branch.", 1) for name in trainable_parameters(net)}
+    assert set(load_file(path)) == names  # as files always named them
 
 
 def test_loaded_net_restores_the_same(saved, images):
@@ -86,7 +87,7 @@ def test_backbone_directory_is_a_net_without_branch(tmp_path, images):
     assert any(p.requires_grad for p in net.parameters())
     path = save_weights(net, tmp_path / "weights")
     again = load_rasr_net(path)
-    assert again.branch is None
+    assert again.fusion is None
     assert torch.equal(again(images["lq_up"]), net(images["lq_up"]))
 
 
@@ -106,11 +107,12 @@ def test_wrong_tensors_are_named(saved, change):
     if change == "shape":
         tensors[name] = torch.zeros(2, 2, 1, 1)
     save_file(tensors, path, metadata=metadata)
+    own = name.removeprefix("branch.")
     pattern = {
-        "missing": name,
-        "renamed": f"{name}.*wrong",
+        "missing": own,
+        "renamed": f"{own}.*wrong",
         "extra": "extra",
-        "shape": rf"{name}.*\(2, 2, 1, 1\)",
+        "shape": rf"{own}.*\(2, 2, 1, 1\)",
     }
     with pytest.raises(RasrError, match=pattern[change]):
         load_rasr_net(path)

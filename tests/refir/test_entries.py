@@ -164,7 +164,7 @@ def test_every_key_of_a_multi_step_restorer_matters(folder):
         ({"method": "rasr"}, "add method=refir"),
         ({"weights": "multi"}, "add method=refir_multistep"),
         ({"weights": "multi", "method": "rasr"}, "add method=refir_multistep"),
-        ({"references": 2, "method": "rasr"}, "the trained branch takes one"),
+        ({"references": 2, "method": "rasr"}, "without a reference fusion"),
         ({"method.use_branch": "true"}, "has no trained branch"),
         ({"references": 2, "refir": "seesr"}, "refir.canvas=shared takes one reference"),
         ({"min_score": "x"}, "min_score=x is not a number"),

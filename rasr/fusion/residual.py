@@ -1,24 +1,26 @@
 """The trainable reference branch F_ref: a ControlNet copy of the UNet encoder that sees only the reference.
 
-RASR paper, section 3.2 and Fig. 3. It has no hint embedding: its input is the reference latent itself.
+RASR paper, section 3.2, Eq. 6 and Fig. 3. It has no hint embedding: its input is the reference latent itself.
 Because text and timestep are fixed, its features are a pure function of the reference image and can be kept
-(`ReferenceFeatures`). Where they go in the decoder is decided by `rasr.models.rasr_net.RASRNet`.
+(`ReferenceFeatures`). They are added to the skips that the frozen decoder consumes.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
+from rasr.fusion.base import Kept, ReferenceFusion
 from rasr.models.backbone import OneStepBackbone, encode_latents
-from rasr.models.lora import add_lora
-from rasr.models.unet_passes import install_text_gate, run_encoder
+from rasr.models.lora import add_lora, merge_lora
+from rasr.models.unet_passes import EncoderOutput, install_text_gate, run_encoder
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ReferenceFeatures:
         return cls(down, tensors["mid"])
 
 
-class ReferenceBranch(nn.Module):
+class ResidualFusion(ReferenceFusion):
     """ControlNet encoder with LoRA on its down blocks and trainable zero-convolutions (rasr.md 2.2).
 
     Frozen: the copied encoder, time embedding and mid block. Trainable: LoRA on every Linear and Conv2d
@@ -59,10 +61,28 @@ class ReferenceBranch(nn.Module):
         timestep: diffusion time at which the reference is seen.
         ref_prompt: text of the branch; "" is the base model's unconditional embedding (the paper excludes
             text; choice: paper silent), None skips its cross-attention altogether.
+        block_weights: strength per decoder block, multiplied with the fusion's; the paper injects into blocks
+            0, 1, 2 only.
+        text_blocks: decoder blocks that keep text cross-attention when a reference is given; the paper drops
+            it in blocks 0, 1, 2.
     """
 
-    def __init__(self, net: ControlNetModel, *, timestep: int = 999, ref_prompt: str | None = "") -> None:
+    name = "residual"
+    default_strength = 0.5
+    max_references = 1
+
+    def __init__(
+        self,
+        net: ControlNetModel,
+        *,
+        timestep: int = 999,
+        ref_prompt: str | None = "",
+        block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
+        text_blocks: Sequence[int] = (3,),
+    ) -> None:
         super().__init__()
+        self.block_weights = tuple(float(w) for w in block_weights)
+        self.text_blocks = tuple(text_blocks)
         self.net = net
         self.timestep = timestep
         self.ref_prompt = ref_prompt
@@ -79,7 +99,9 @@ class ReferenceBranch(nn.Module):
         lora_layers: Sequence[str] | None = None,
         timestep: int = 999,
         ref_prompt: str | None = "",
-    ) -> ReferenceBranch:
+        block_weights: Sequence[float] = (1.0, 1.0, 1.0, 0.0),
+        text_blocks: Sequence[int] = (3,),
+    ) -> ResidualFusion:
         """Copies the encoder of the *base* UNet and adds what is trainable.
 
         Args:
@@ -88,8 +110,7 @@ class ReferenceBranch(nn.Module):
             lora_alpha: LoRA scale times rank; choice: paper silent, peft's default as in OSEDiff.
             lora_layers: ends of the names of the layers that get LoRA, such as ("to_q", "to_v", "conv1");
                 None is every layer of the down blocks (choice: paper silent; it gives the paper's 12.8 M).
-            timestep: see the class.
-            ref_prompt: see the class.
+            timestep: see the class, as `ref_prompt`, `block_weights` and `text_blocks`.
         """
         net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8,))
         net.controlnet_cond_embedding = None  # the reference latent is the input; there is no hint image
@@ -98,7 +119,13 @@ class ReferenceBranch(nn.Module):
         net.requires_grad_(False)
         install_text_gate(net)
         add_lora(net, lora_targets(net, lora_layers), rank=rank, alpha=lora_alpha)
-        branch = cls(net, timestep=timestep, ref_prompt=ref_prompt)
+        branch = cls(
+            net,
+            timestep=timestep,
+            ref_prompt=ref_prompt,
+            block_weights=block_weights,
+            text_blocks=text_blocks,
+        )
         branch.zero_convs().requires_grad_(True)
         # Optimiser and zero-convolutions need float32 even over a bf16 copy of the encoder.
         for parameter in branch.parameters():
@@ -109,6 +136,11 @@ class ReferenceBranch(nn.Module):
     def zero_convs(self) -> nn.ModuleList:
         """The convolutions that start at zero, down blocks first, mid block last."""
         return nn.ModuleList([*self.net.controlnet_down_blocks, self.net.controlnet_mid_block])
+
+    @property
+    def is_attached(self) -> bool:
+        """See `ReferenceFusion`."""
+        return self.vae is not None
 
     def attach(self, backbone: OneStepBackbone, *, copy_vae: bool = False) -> None:
         """Gives the branch what it needs to start from an image: the base VAE encoder and its fixed text.
@@ -121,6 +153,12 @@ class ReferenceBranch(nn.Module):
         Raises:
             RasrError: OSEDiff's weights are in the backbone already.
         """
+        n_blocks = len(backbone.unet.up_blocks)
+        if len(self.block_weights) != n_blocks or not set(self.text_blocks) <= set(range(n_blocks)):
+            raise RasrError(
+                f"block_weights={list(self.block_weights)}, text_blocks={list(self.text_blocks)} do not fit a "
+                f"decoder of {n_blocks} blocks: give {n_blocks} weights and text blocks out of 0..{n_blocks - 1}"
+            )
         if backbone.osediff_weights is not None:
             raise RasrError(
                 f"the backbone already holds the OSEDiff weights {backbone.osediff_weights}, but a reference "
@@ -160,6 +198,61 @@ class ReferenceBranch(nn.Module):
         return self.features_from_latents(self.encode(ref))
 
     forward = features
+
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, *, canvas: tuple[int, int] | None = None) -> Kept:
+        """z_ref: the cheapest point to cut, whatever the branch has learnt."""
+        return {"latents": self.encode(ref)}
+
+    def fingerprinted(self, backbone: OneStepBackbone) -> list[nn.Module]:
+        """See `ReferenceFusion`."""
+        return [self.vae.encoder]
+
+    def prepare(self, backbone: OneStepBackbone, kept: Kept | ReferenceFeatures) -> ReferenceFeatures:
+        """The branch's features of kept latents; features stay what they are."""
+        return kept if isinstance(kept, ReferenceFeatures) else self.features_from_latents(kept["latents"])
+
+    def inject(
+        self,
+        backbone: OneStepBackbone,
+        encoded: EncoderOutput,
+        prepared: Sequence[ReferenceFeatures],
+        strength: float | Tensor,
+    ) -> EncoderOutput:
+        """Adds the branch's residuals to the skip features that each decoder block consumes (Eq. 6).
+
+        Decoder block i takes the skips from the end of the list: block 0 also takes the mid residual. In
+        training a block of weight 0 still gets `0 * residual`, so that every zero-convolution has a (zero)
+        gradient and plain DDP works; in evaluation it is left untouched.
+        """
+        (features,) = prepared
+        skips = list(encoded.skips)
+        last = len(skips)
+        for i, block in enumerate(backbone.unet.up_blocks):
+            first = last - len(block.resnets)
+            scale = self.block_weights[i] * strength
+            if self._is_active(scale):
+                for j in range(first, last):
+                    skips[j] = add_residual(skips[j], features.down_block_res_samples[j], scale)
+            last = first
+        hidden_states = encoded.hidden_states
+        scale = self.block_weights[0] * strength
+        if self._is_active(scale):
+            hidden_states = add_residual(hidden_states, features.mid_block_res_sample, scale)
+        return replace(encoded, hidden_states=hidden_states, skips=tuple(skips))
+
+    def merge(self) -> None:
+        """Folds the LoRA into its layers."""
+        merge_lora(self)
+
+    def _is_active(self, scale: float | Tensor) -> bool:
+        return self.training or isinstance(scale, Tensor) or scale != 0
+
+
+def add_residual(hidden: Tensor, residual: Tensor, scale: float | Tensor) -> Tensor:
+    """`hidden + scale * residual`; a residual of another reference size is resized to the feature map."""
+    if residual.shape[-2:] != hidden.shape[-2:]:
+        residual = F.interpolate(residual, hidden.shape[-2:], mode="bilinear", align_corners=False)
+    return hidden + (scale * residual).to(hidden.dtype)
 
 
 def lora_targets(net: ControlNetModel, ends: Sequence[str] | None = None) -> list[str]:
