@@ -156,7 +156,7 @@ def restore_with(
     traces: dict[tuple[str, ...], Provenance],
     references: Sequence[Reference],
 ) -> Tensor:
-    """The restoration of a photograph with any number of references, and their text; `traces` gets its origin."""
+    """The restoration of a photograph with any number of references; `traces` gets its origin."""
     prompt = prompt_with(lq_prompt, references, prompt_from)
     traced: list[Provenance] = []
     sr = method.restore(lq, references, prompt=prompt, traced=traced)

@@ -1,9 +1,9 @@
 """Last step of the demo: comparison picture and figures, from what the other steps wrote.
 
 Reads pairs.csv (prepare.py), the three runs of infer.py in the folder, outputs/demo, and their figures in
-metrics/ (evaluate.py); writes panel.png and metrics.json there, and prints what a reference brings: the right one
-minus a wrong one, on the same photographs. The right one is the one that retrieval found; how often it is of
-the right scene is printed too, and what was found wrongly counts as it is.
+metrics/ (evaluate.py); writes panel.png and metrics.json there, and prints what a reference brings: the right
+one minus a wrong one, on the same photographs. The right one is the one that retrieval found; how often it is
+of the right scene is printed too, and what was found wrongly counts as it is.
 """
 
 import argparse

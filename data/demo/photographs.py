@@ -12,7 +12,8 @@ def find_photograph(folder: str, name: str) -> Path | None:
     """Returns the photograph's path, or None where this version of the package does not bring it.
 
     Args:
-        folder: package and folder inside it, such as "skimage/data"; or "frames", the folder beside this file.
+        folder: package and folder inside it, such as "skimage/data"; or "frames", the folder beside this
+        file.
         name: of the file.
     """
     package, _, inside = folder.partition("/")

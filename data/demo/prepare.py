@@ -6,8 +6,9 @@ scikit-image or scikit-learn: turned, of another scale, sheared and differently 
 the least values below, so that no pixel of the reference lies on a pixel of the photograph.
 
 Photographs to restore are 128x128, the truth 512x512. Where the source is too small for that, the largest
-crop is taken, as wide as high: 424x424 (china, flower, rocket) and 400x400 (coffee); the stereo picture, 741x500,
-gives two crops of 368x496 side by side. Half of them are degraded by the preset mild, half by realesrgan.
+crop is taken, as wide as high: 424x424 (china, flower, rocket) and 400x400 (coffee); the stereo picture,
+741x500, gives two crops of 368x496 side by side. Half of them are degraded by the preset mild, half by
+realesrgan.
 
 Written under the output folder, the same bytes on every run:
 

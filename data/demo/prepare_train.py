@@ -1,4 +1,5 @@
-"""Make the data set of `make demo-train` from photographs that lie inside the scikit-image and scikit-learn packages.
+"""Make the data set of `make demo-train` from photographs that lie inside the scikit-image and scikit-learn
+packages.
 
 Every photograph is one category. It is cut into vertical bands that belong to training and to the database
 in turn; each database band gives up one square in its middle for the held-out test crop. So the three kinds

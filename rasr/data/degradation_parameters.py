@@ -152,7 +152,7 @@ def draw_mild_parameters(rng: SampleRandom) -> SampleParameters:
 
 
 def draw_range_parameters(rng: SampleRandom) -> SampleParameters:
-    """Draw from the whole range of strengths: nearly clean, OSEDiff's, or Real-ESRGAN's (sharpened before)."""
+    """Draw from the whole range of strengths: nearly clean, OSEDiff's, or Real-ESRGAN's (sharpened first)."""
     kind = rng.choice(("mild", "osediff", "realesrgan"), RANGE_SHARES)
     if kind == "mild":
         return draw_mild_parameters(rng)

@@ -30,7 +30,7 @@ def quantize(image: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, mode: str, *, factor: float | None = None, size: list[int] | None = None) -> Tensor:
-    """Resize one image by a factor or to (H, W), antialiased only by that mode; at least one pixel is left."""
+    """Resize one image by a factor or to (H, W), antialiased by that mode only; at least a pixel is left."""
     if factor is not None and min(image.shape[-2:]) * factor < 1:
         factor, size = None, [max(1, int(side * factor)) for side in image.shape[-2:]]
     if mode == ANTIALIASED:

@@ -1,9 +1,9 @@
 """Pairs of views with known correspondences: a crop of a photograph, and another view of it as its reference.
 
 Photographs of one scene with known correspondences are rare; two views made of one photograph have them
-exactly. The reference is turned, scaled, sheared, tilted, bent a little, differently exposed, and now and then
-something stands in front of it; sometimes it shows another part of the photograph, or another photograph of the
-same category, where nothing corresponds.
+exactly. The reference is turned, scaled, sheared, tilted, bent a little, differently exposed, and now and
+then something stands in front of it; sometimes it shows another part of the photograph, or another photograph
+of the same category, where nothing corresponds.
 """
 
 from __future__ import annotations

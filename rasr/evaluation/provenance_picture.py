@@ -21,8 +21,8 @@ LONG_SIDE = 512
 def draw_provenance(path: str | Path, sr: Tensor, provenance: Provenance, refs: Sequence[Tensor]) -> None:
     """Writes a PNG: the result, the same with every place in the colour of its origin, the references.
 
-    A reference is tinted by place; a place of the result has the tint of where it came from, and is gray where
-    nothing was taken.
+    A reference is tinted by place; a place of the result has the tint of where it came from, and is gray
+    where nothing was taken.
 
     Args:
         path: the PNG.

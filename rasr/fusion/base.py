@@ -1,7 +1,8 @@
 """How references enter a restoration: the one seam between networks and references.
 
-A fusion is one file here and one entry of `rasr.fusion.registry`. It may act at two places of RASRNet's forward,
-between the UNet's halves (`inject`) and on the decoded image (`fuse`); what it does not override changes nothing.
+A fusion is one file here and one entry of `rasr.fusion.registry`. It may act at two places of RASRNet's
+forward, between the UNet's halves (`inject`) and on the decoded image (`fuse`); what it does not override
+changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rasr.models.unet_passes import EncoderOutput
 
 Kept = dict[str, Tensor]
-"""What a fusion keeps of a batch of references, (B, ...) tensors by name: a function of the references alone."""
+"""What a fusion keeps of a batch of references, (B, ...) tensors by name: a function of them alone."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""Correspondence fusion: finds each place of the photograph in the reference, and takes its detail from there.
+"""Correspondence fusion: finds each place of the photograph in the reference, and takes its detail from
+there.
 
 The residual branch of the RASR paper adds the reference's features where they lie in the reference's own
 picture, which is seldom where the photograph needs them. Here every place is matched first.
 
-1. *Descriptors* (`descriptors`): a small head on the frozen backbone's decoder features. Those of the reference
-   come from the reference after it was shrunk and restored as the photograph was: both then look alike (the
-   trick of TTSR, Yang et al., CVPR 2020). Diffusion features match well (DIFT, Tang et al., NeurIPS 2023).
+1. *Descriptors* (`descriptors`): a small head on the frozen backbone's decoder features. Those of the
+   reference come from the reference after it was shrunk and restored as the photograph was: both then look
+   alike (the trick of TTSR, Yang et al., CVPR 2020). Diffusion features match well (DIFT, Tang et al.,
+   NeurIPS 2023).
 2. *Matches* (`matching`): best match at half the latents' resolution, then near it at full resolution.
 3. *Motion* (`motion`): single matches are noisy, neighbours move together.
 4. *Transfer* (`transfer`): the reference *image* is resampled there, and a gated net takes over its detail.

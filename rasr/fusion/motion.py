@@ -2,8 +2,8 @@
 
 Neighbours in a picture move together. The whole picture's affine motion is fitted first, then what
 windows of falling size add to it; a window's addition counts as far as it is significant (James and Stein's
-shrinkage), so that a flat wall keeps the exact motion of its many matches, and a thing in front of it gets its
-own. Wrong matches lose their weight step by step (iteratively reweighted least squares).
+shrinkage), so that a flat wall keeps the exact motion of its many matches, and a thing in front of it gets
+its own. Wrong matches lose their weight step by step (iteratively reweighted least squares).
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _affine_fit(
     myy = syy - 2 * y * sy + y * y * amount
     mxy = sxy - x * sy - y * sx + x * y * amount
     bx, by = bx - x * b0, by - y * b0
-    # A slope is believed where the matches do not lie on a line. Solved by hand: LAPACK takes 50 times as long.
+    # A slope is believed where the matches do not lie on a line. Solved by hand: LAPACK takes 50 times as
+    # long.
     damping = 0.0005 * (1 + amount)
     mass, mxx, myy = amount + 1e-6, mxx + damping, myy + damping
     cxx, cxy, cyy = mxx - mx * mx / mass, mxy - mx * my / mass, myy - my * my / mass

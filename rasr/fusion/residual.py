@@ -156,8 +156,9 @@ class ResidualFusion(ReferenceFusion):
         n_blocks = len(backbone.unet.up_blocks)
         if len(self.block_weights) != n_blocks or not set(self.text_blocks) <= set(range(n_blocks)):
             raise RasrError(
-                f"block_weights={list(self.block_weights)}, text_blocks={list(self.text_blocks)} do not fit a "
-                f"decoder of {n_blocks} blocks: give {n_blocks} weights and text blocks out of 0..{n_blocks - 1}"
+                f"block_weights={list(self.block_weights)}, text_blocks={list(self.text_blocks)} do not fit "
+                f"a decoder of {n_blocks} blocks: give {n_blocks} weights and text blocks out of "
+                f"0..{n_blocks - 1}"
             )
         if backbone.osediff_weights is not None:
             raise RasrError(

@@ -1,8 +1,8 @@
 """Kept references: whatever a fusion makes of a reference alone, so that it is made once per database image.
 
-One safetensors file per image, named by the content hash of the image file; `kept.json` says which fusion over
-which networks made them. (Latents for the residual branch have a store of their own, `rasr.inference.latents`:
-they outlive every training of the branch.)
+One safetensors file per image, named by the content hash of the image file; `kept.json` says which fusion
+over which networks made them. (Latents for the residual branch have a store of their own,
+`rasr.inference.latents`: they outlive every training of the branch.)
 """
 
 from __future__ import annotations

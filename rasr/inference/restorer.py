@@ -147,8 +147,8 @@ class Restorer:
         most = self.net.fusion.max_references if count else None
         if most is not None and count > most:
             raise RasrError(
-                f"references={count}: fusion={self.net.fusion.name} takes {most}; give fusion=correspondence, "
-                "or add method=refir"
+                f"references={count}: fusion={self.net.fusion.name} takes {most}; give "
+                "fusion=correspondence, or add method=refir"
             )
 
     def _prepare(self, ref: Tensor | Kept, canvas: Canvas, tile: int) -> Any:

@@ -1,6 +1,7 @@
 """Networks: the one-step backbone, RASRNet over it and a reference fusion, their weights.
 
-Names are loaded when they are asked for: `rasr.fusion` needs parts of this package, and this package needs it.
+Names are loaded when they are asked for: `rasr.fusion` needs parts of this package, and this package needs
+it.
 """
 
 from importlib import import_module

@@ -44,7 +44,7 @@ class RASRNetConfig:
     color_fix: str = "adain"
     """Colour fix that its images want, where none is asked for (`rasr.inference.color_fix`)."""
     fusion: str = "residual"
-    """How references enter (`rasr.fusion.registry`); the fields from `rank` to `text_blocks` are the residual's."""
+    """How references enter (`rasr.fusion.registry`); from `rank` to `text_blocks` all is the residual's."""
     fusion_settings: dict[str, Any] = field(default_factory=dict)
     """Settings of any other fusion."""
 

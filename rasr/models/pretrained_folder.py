@@ -1,9 +1,9 @@
 """A net as one folder that can be moved, published and loaded by its hub id.
 
 The folder is a diffusers directory with the backbone (`model_index.json vae/ unet/ text_encoder/ tokenizer/
-scheduler/`), a file per fusion (`correspondence.safetensors`, `reference_branch.safetensors`) with what training
-changed in it and its `RASRNetConfig` (the rest of the residual branch is a copy of the backbone's encoder), and a
-model card. Without such a file it is a backbone alone.
+scheduler/`), a file per fusion (`correspondence.safetensors`, `reference_branch.safetensors`) with what
+training changed in it and its `RASRNetConfig` (the rest of the residual branch is a copy of the backbone's
+encoder), and a model card. Without such a file it is a backbone alone.
 """
 
 from __future__ import annotations

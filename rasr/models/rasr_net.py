@@ -74,8 +74,8 @@ class RASRNet(PretrainedFolder, nn.Module):
                 or None for the backbone alone.
             prompt: B texts; None means empty ones.
             conditioning_scale: strength of the references, a number or (B, 1, 1, 1): w in Eq. 6, where the
-                paper has 1 in training and 0.5 at inference. The number 0 is the backbone alone, bit for bit; a
-                tensor's 0 is one strength of many.
+                paper has 1 in training and 0.5 at inference. The number 0 is the backbone alone, bit for bit;
+                a tensor's 0 is one strength of many.
         """
         prompt = [""] * lq_up.shape[0] if prompt is None else prompt
         is_off = not self.training and not isinstance(conditioning_scale, Tensor) and conditioning_scale == 0

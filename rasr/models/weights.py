@@ -110,8 +110,8 @@ def load_rasr_net(
             `save_weights`, or `.ckpt` of training; None is what comes with the repository.
         backbone: directory or hub id that replaces the backbone of the weights.
         osediff_weights: file that replaces the one which the file names, or is merged into the backbone.
-        fusion: which of a folder's fusions (`rasr.fusion.registry`); None is `correspondence` where the folder
-            has it, else `residual`. A file has one.
+        fusion: which of a folder's fusions (`rasr.fusion.registry`); None is `correspondence` where the
+            folder has it, else `residual`. A file has one.
         merge: freeze the net and fold a residual fusion's LoRA into its layers: faster, but such a net can be
             neither trained nor saved.
         hub_options: of `huggingface_hub.snapshot_download`, such as `revision`.

@@ -225,7 +225,7 @@ def _check_latents(latents: ReferenceLatents | None, path: str | None, net: RASR
         raise RasrError(f"latents={path} are of references; give index= or reference= too")
     if not isinstance(net.fusion, ResidualFusion):
         raise RasrError(
-            f"latents={path} are for the residual branch; with fusion={net.fusion.name} give kept=FOLDER, or add "
-            "fusion=residual"
+            f"latents={path} are for the residual branch; with fusion={net.fusion.name} give kept=FOLDER, or "
+            "add fusion=residual"
         )
     latents.check_vae(net.fusion.vae)

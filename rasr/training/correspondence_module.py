@@ -1,7 +1,7 @@
 """Trains correspondence fusion over a frozen backbone: first what matches what, then what to take over.
 
-Batches are pairs of views (`rasr.data.two_view`), whose correspondences are known. What the frozen backbone makes
-of a pair is the same in every epoch and can be kept on disk: a step then costs a fraction.
+Batches are pairs of views (`rasr.data.two_view`), whose correspondences are known. What the frozen backbone
+makes of a pair is the same in every epoch and can be kept on disk: a step then costs a fraction.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class CorrespondenceModule(RASRModule):
     """Matching (InfoNCE) from the first step; reliability and transfer from `transfer_from` on.
 
     Args:
-        args: of `RASRModule`; its `loss` compares the fused image with the truth where the reference shows it,
-            and with the unfused image elsewhere.
+        args: of `RASRModule`; its `loss` compares the fused image with the truth where the reference shows
+            it, and with the unfused image elsewhere.
         transfer_from: optimiser step at which the transfer begins: before, matches lead nowhere.
         wrong_share: of the pairs, how many get another pair's reference in the transfer.
         transfer_crop: side in pixels of the part of each image that the transfer learns from in a step.
         matching_weight: of the matching terms beside the image's.
-        features: folder in which the frozen backbone's outputs are kept, a few MB per pair; None computes them in
-            every step.
+        features: folder in which the frozen backbone's outputs are kept, a few MB per pair; None computes
+            them in every step.
         kwargs: of `RASRModule`.
     """
 

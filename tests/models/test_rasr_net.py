@@ -28,7 +28,7 @@ def test_scale_zero_with_all_text_blocks_equals_the_backbone_bit_for_bit(backbon
 
 
 def test_scale_zero_is_the_backbone_with_its_text(trained_net, images):
-    """The number 0 asks for no reference; a tensor's 0 is one of many strengths, with text in block 3 only."""
+    """The number 0 asks for no reference; a tensor's 0 is one strength of many, with text in block 3 only."""
     net, backbone = trained_net, trained_net.backbone
     out = net(images["lq_up"], images["ref"], prompt=PROMPT, conditioning_scale=0.0)
     assert torch.equal(out, backbone(images["lq_up"], PROMPT))
