@@ -21,10 +21,10 @@ demo-steps:
 	$(BIN)/python index.py database=$(PAIRS)/database index=$(DEMO)/pairs.index encoder=color_gradient
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/without
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/wrong reference=$(PAIRS)/wrong
-	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right index=$(DEMO)/pairs.index provenance=true
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/retrieved index=$(DEMO)/pairs.index
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right reference=$(PAIRS)/right provenance=true
 	$(BIN)/python evaluate.py lq=$(PAIRS)/lr gt=$(PAIRS)/test output=$(DEMO)/metrics metrics=[psnr,ssim] \
-		methods=[bicubic] 'folders={without: $(DEMO)/without, wrong: $(DEMO)/wrong, right: $(DEMO)/right}' \
-		strict=false
+		methods=[bicubic] strict=false $(foreach run,without wrong retrieved right,+folders.$(run)=$(DEMO)/$(run))
 	$(BIN)/python data/demo/compare.py --folder $(DEMO) --data $(PAIRS)
 
 demo-train: .venv/.installed ## a small backbone and a branch trained from nothing: outputs/demo_train/panel.png
@@ -39,8 +39,7 @@ demo-train: .venv/.installed ## a small backbone and a branch trained from nothi
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \
 		index=$(TRAINED)/index
 	$(BIN)/python evaluate.py lq=$(DATA)/lr gt=$(DATA)/test output=$(TRAINED)/metrics metrics=[psnr,ssim] \
-		methods=[bicubic] \
-		'folders={untrained: $(TRAINED)/untrained, without: $(TRAINED)/without, with: $(TRAINED)/with}'
+		methods=[bicubic] $(foreach run,untrained without with,+folders.$(run)=$(TRAINED)/$(run))
 	$(BIN)/python data/demo/compare_train.py --folder $(TRAINED) --data $(DATA)
 
 test: .venv/.installed-test ## the fast tests: CPU, no network

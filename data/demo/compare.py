@@ -1,9 +1,9 @@
 """Last step of the demo: comparison picture and figures, from what the other steps wrote.
 
-Reads pairs.csv (prepare.py), the three runs of infer.py in the folder, outputs/demo, and their figures in
-metrics/ (evaluate.py); writes panel.png and metrics.json there, and prints what a reference brings: the right
-one minus a wrong one, on the same photographs. The right one is the one that retrieval found; how often it is
-of the right scene is printed too, and what was found wrongly counts as it is.
+Reads pairs.csv (prepare.py), the four runs of infer.py in the folder, outputs/demo, and their figures in
+metrics/ (evaluate.py); writes panel.png and metrics.json there. What it prints last is what a reference
+brings: the right one minus a wrong one, on the same photographs. Both are given, from right/ and wrong/, so
+that the figure does not hang on retrieval; the run with what retrieval finds by itself has lines of its own.
 """
 
 import argparse
@@ -28,9 +28,10 @@ METHODS = {
     "bicubic": "bicubic",
     "without": "without reference",
     "wrong": "wrong reference",
+    "retrieved": "retrieved reference",
     "right": "right reference",
 }
-DIFFERENCES = (("right", "wrong"), ("right", "without"), ("wrong", "without"))
+DIFFERENCES = (("wrong", "without"), ("retrieved", "without"), ("right", "without"), ("right", "wrong"))
 GROUPS: dict[str, Callable[[dict], bool]] = {
     "all": lambda pair: True,
     "real pairs": lambda pair: pair["kind"] == "real",
@@ -68,9 +69,9 @@ def write_summary(folder: Path, data: Path) -> None:
     """
     pairs = read_pairs(data)
     scores = read_scores(folder, pairs)
-    records = {run: read_records(folder / run) for run in ("without", "wrong", "right")}
+    records = {run: read_records(folder / run) for run in METHODS if run != "bicubic"}
     summary = summarize(pairs, scores, records)
-    summary["retrieval"] = retrieval_accuracy(data, pairs, records["right"])
+    summary["retrieval"] = retrieval_accuracy(data, pairs, records["retrieved"])
     (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     draw_panel(panel_rows(folder, data, pairs, scores, records), folder / "panel.png", cell_size=256)
     for line in summary_lines(summary):
@@ -110,7 +111,7 @@ def read_records(folder: Path) -> dict[str, dict]:
 def summarize(
     pairs: list[dict[str, str]], scores: dict[str, dict], records: dict[str, dict[str, dict]]
 ) -> dict[str, dict]:
-    """Return the figures of metrics.json: for each group of pairs the means, and the differences with their wins."""
+    """Return the figures of metrics.json: per group of pairs the means, and the differences with wins."""
     groups = {}
     for label, belongs in GROUPS.items():
         names = [pair["name"] for pair in pairs if belongs(pair)]
@@ -141,7 +142,7 @@ def summary_lines(summary: dict) -> list[str]:
     lines = []
     for method, label in METHODS.items():
         mean = groups["all"]["methods"][method]
-        lines.append(f"{label:<18} PSNR {mean['psnr']:6.2f} dB   SSIM {mean['ssim']:.4f}")
+        lines.append(f"{label:<19} PSNR {mean['psnr']:6.2f} dB   SSIM {mean['ssim']:.4f}")
     if summary["restored_share"]:
         shares = (f"{METHODS[run]} {100 * share:.0f} %" for run, share in summary["restored_share"].items())
         lines.append(f"taken from the reference, share of the area: {', '.join(shares)}")
@@ -150,7 +151,7 @@ def summary_lines(summary: dict) -> list[str]:
         f"retrieval: the right scene for {retrieval['right']} of {retrieval['images']}, "
         f"by chance {retrieval['chance']:.1f}"
     )
-    for difference in (f"{better} minus {worse}" for better, worse in DIFFERENCES[::-1]):
+    for difference in (f"{better} minus {worse}" for better, worse in DIFFERENCES):
         lines.append(_difference_line(difference, groups["all"], difference))
         if difference == "right minus wrong":
             lines += [
@@ -200,8 +201,9 @@ def panel_rows(
             return PanelCell(label, image[:, top : top + DETAIL, left : left + DETAIL], caption)
 
         psnr = {method: f"{scores[method][name]['psnr']:.2f} dB" for method in METHODS}
-        scene = "" if _is_right_scene(pair, records["right"]) else ", another scene"
-        score = "" if record.get("score") is None else f"cosine {record['score']:.3f}"
+        found = records["retrieved"][name]
+        is_found = _is_right_scene(pair, records["retrieved"])
+        retrieved = "found" if is_found else f"not found, but {Path(found['reference']).parts[0]}"
         row = [
             PanelCell(
                 "LR, and the detail shown",
@@ -219,7 +221,9 @@ def panel_rows(
             ),
             cell("truth", truth, "PSNR of the whole"),
             PanelCell(
-                "the right reference", read_image(data / "database" / record["reference"]), score + scene
+                "the right reference",
+                read_image(data / "database" / pair["reference"]),
+                f"{retrieved}, cosine {found['score']:.2f}",
             ),
         ]
         if has_strips:

@@ -1,4 +1,4 @@
-"""Make the data set of `make demo-train` from photographs that lie inside the scikit-image and scikit-learn
+"""Make the data set of `make demo-train` from photographs inside the scikit-image and scikit-learn packages.
 packages.
 
 Every photograph is one category. It is cut into vertical bands that belong to training and to the database

@@ -37,7 +37,7 @@ class Restoration:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the detail of a result comes from; positions are those of the VAE's latents."""
+    """Where the detail of a result comes from; one position per patch of the image."""
 
     strength: Tensor
     """(B, h, w) in [0, 1]: how far the reference was followed."""

@@ -203,35 +203,30 @@ class CorrespondenceFusion(ReferenceFusion):
 
         places = torch.stack([entry[2] for entry in found])
         place = places.gather(0, reference[None, :, None].expand(1, -1, 2, -1, -1))[0]
-        size = reference.shape[-2:]
-        shown = F.interpolate(reliability, size, mode="bilinear", align_corners=False)[:, 0]
-        return Fused(fused, Provenance((shown * strength).clamp(0, 1), reference, place))
+        followed = (reliability * strength).clamp(0, 1)[:, 0]
+        return Fused(fused, Provenance(followed, reference, place))
 
     def lay_over(self, coarse: Tensor, fine: Tensor, kept: Kept, sr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One reference, resampled to where the photograph shows the same.
 
         Returns:
-            The resampled reference (B, 3, H, W), the evidence (B, 8, H/4, W/4), and the places (B, 2, h, w).
+            The resampled reference (B, 3, H, W), the evidence (B, 8, H/4, W/4), and the places
+            (B, 2, H/4, W/4) as shares of the reference's sides.
         """
         warped, evidence, places = [], [], []
+        patches = (sr.shape[-2] // PATCH, sr.shape[-1] // PATCH)
         for b in range(len(sr)):
             image = kept["image"][b]
             factor = sr.shape[-1] // fine.shape[-1]
             match = self.correspond(coarse[b], fine[b], kept["coarse"][b], kept["fine"][b], image, factor)
             warped.append(self.warp(image, match.displacement, factor))
-            evidence.append(
-                F.interpolate(
-                    match.evidence[None],
-                    (sr.shape[-2] // PATCH, sr.shape[-1] // PATCH),
-                    mode="bilinear",
-                    align_corners=False,
-                )[0]
-                if factor != PATCH
-                else match.evidence
-            )
             place = own_positions(*match.displacement.shape[-2:], match.displacement) + match.displacement
             size = place.new_tensor([image.shape[-1], image.shape[-2]])[:, None, None]
-            places.append(((place + 0.5) * factor / size).clamp(0, 1))
+            maps = torch.cat([match.evidence, (place + 0.5) * factor / size])
+            if maps.shape[-2:] != patches:
+                maps = F.interpolate(maps[None], patches, mode="bilinear", align_corners=False)[0]
+            evidence.append(maps[:-2])
+            places.append(maps[-2:].clamp(0, 1))
         return torch.stack(warped), torch.stack(evidence), torch.stack(places)
 
     @torch.no_grad()
@@ -284,7 +279,7 @@ class CorrespondenceFusion(ReferenceFusion):
 
         Returns:
             Reference (B, 3, H, W), evidence (B, 8, H/4, W/4) and reliability (B, 1, H/4, W/4) at each place,
-            and the number of the reference (B, h, w).
+            and the number of the reference (B, H/4, W/4).
         """
         logits = [self.reliability(maps) for maps in evidence]
         if len(warped) == 1:

@@ -17,6 +17,15 @@ from rasr.errors import RasrError
 EPSILON = 1e-5
 """Added to variances: keeps flat channels from being divided by 0."""
 
+NOISE = 5 / 255
+"""Deviation of the noise that halves the low frequencies' weight in `anchor`."""
+FLAT_RADIUS = 8
+"""Pixels of the result around which a photograph is looked at for being flat."""
+FLAT = (0.3 / 255, 1.0 / 255)
+"""Deviations in [0, 1] below which a place is flat, and above which it is not."""
+GRAY = 0.5 / 255
+"""Largest difference of a gray photograph's channels."""
+
 WAVELET_LEVELS = 5
 """Blurs with dilation 1, 2, 4, 8, 16: together they reach 31 pixels to each side."""
 
@@ -46,9 +55,36 @@ def none(sr: Tensor, lq_up: Tensor) -> Tensor:
     return sr
 
 
+def anchor(sr: Tensor, lq_up: Tensor) -> Tensor:
+    """Holds what the photograph knows better than the network: smooth areas, mean colours, grayness.
+
+    1. Low frequencies of `lq_up` (`wavelet`), in proportion to how little noise the network took out of it:
+       noise that is blurred is still wrong.
+    2. Where the photograph is flat, itself: group norms divide by next to nothing there, and every tile of a
+       sky would come out a little different.
+    3. A gray photograph stays gray.
+    """
+    # 1. low frequencies; the median leaves edges, where restoring is wanted, out of the noise
+    low = low_pass(lq_up - sr)
+    rest = (lq_up - sr - low).abs().flatten(1).median(1).values.view(-1, 1, 1, 1) / 0.6745
+    fixed = sr + low / (1 + (rest / NOISE).square())
+
+    # 2. flat areas; a smooth slope, such as a sky's, is flat too
+    detail = lq_up - _box(lq_up)
+    deviation = _box(detail.square()).amax(1, keepdim=True).sqrt()
+    activity = ((deviation - FLAT[0]) / (FLAT[1] - FLAT[0])).clamp(0, 1)
+    fixed = lq_up + activity * (fixed - lq_up)
+
+    # 3. gray
+    is_gray = ((lq_up - lq_up.mean(1, keepdim=True)).abs().amax((1, 2, 3), keepdim=True) < GRAY).to(sr.dtype)
+    fixed = fixed + is_gray * (fixed.mean(1, keepdim=True) - fixed)
+    return fixed.clamp(0, 1)
+
+
 COLOR_FIXES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "adain": adain,
     "wavelet": wavelet,
+    "anchor": anchor,
     "none": none,
 }
 
@@ -70,3 +106,10 @@ def low_pass(images: Tensor) -> Tensor:
         padded = F.pad(images, (dilation,) * 4, mode="replicate")
         images = F.conv2d(padded, kernel, dilation=dilation, groups=channels)
     return images
+
+
+def _box(images: Tensor) -> Tensor:
+    """Means of squares of `FLAT_RADIUS` around each pixel."""
+    padded = F.pad(images, (FLAT_RADIUS,) * 4, mode="replicate")
+    size = 2 * FLAT_RADIUS + 1
+    return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), 1), (1, size), 1)

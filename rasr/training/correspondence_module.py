@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rasr.checks import check_number, check_whole
 from rasr.data import sample_seed
+from rasr.data.two_view import OUTSIDE
 from rasr.errors import RasrError
 from rasr.fusion.base import Restoration
 from rasr.fusion.correspondence import FINE_REACH, CorrespondenceFusion
@@ -96,7 +97,7 @@ class CorrespondenceModule(RASRModule):
         # 3. transfer, with the matches as they are
         if self.global_step >= self.transfer_from:
             kept = {"coarse": ref_coarse.detach(), "fine": ref_fine.detach(), "image": batch["ref"]}
-            image_terms = self._transfer_terms(batch, frozen, coarse.detach(), fine.detach(), kept, places)
+            image_terms = self._transfer_terms(batch, frozen, coarse.detach(), fine.detach(), kept)
             terms |= image_terms
             total = (
                 total + image_terms["image"] + 0.2 * image_terms["reliability"] + image_terms["restoration"]
@@ -113,15 +114,13 @@ class CorrespondenceModule(RASRModule):
         coarse: Tensor,
         fine: Tensor,
         kept: dict[str, Tensor],
-        places: Tensor,
     ) -> dict[str, Tensor]:
         fusion, sr, gt = self.net.fusion, frozen["sr"], batch["gt"]
         # 1. some get the reference of the next pair: nothing corresponds
         wrong = torch.rand(len(gt), device=gt.device) < self.wrong_share
         kept = {k: torch.where(wrong.view(-1, *[1] * (v.ndim - 1)), v.roll(1, 0), v) for k, v in kept.items()}
-        factor = gt.shape[-1] // fine.shape[-1]
         warped, evidence, found = fusion.lay_over(coarse, fine, kept, sr)
-        error, is_shown = match_error(found, places, factor, gt.shape[-1])
+        error, is_shown = match_error(found, batch["places"])
         is_shown = is_shown & ~wrong[:, None, None]
 
         # 2. how far each match can be trusted
@@ -192,10 +191,7 @@ class CorrespondenceModule(RASRModule):
             log(f"psnr_{name}", value)
         log("psnr", figures["right"])
         log("right_minus_wrong", figures["right"] - figures["wrong"])
-        factor = gt.shape[-1] // restored.x0.shape[-1]
-        places = places_on_grid(batch["places"], restored.x0.shape[-2:], factor)
-        found = provenance["right"].place * gt.shape[-1]
-        error, is_shown = match_error(found / gt.shape[-1], places, factor, gt.shape[-1])
+        error, is_shown = match_error(provenance["right"].place, batch["places"])
         if is_shown.any():
             log("match_error_px", error[is_shown].median())
             log("match_within_2px", (error[is_shown] < 2).float().mean())
@@ -271,18 +267,15 @@ def places_on_grid(places: Tensor, size: torch.Size, factor: int) -> Tensor:
     return places / factor - 0.5
 
 
-def match_error(found: Tensor, places: Tensor, factor: int, side: int) -> tuple[Tensor, Tensor]:
-    """Distance in pixels (B, h, w) between found and true places, and where there is a true one.
+def match_error(found: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance in pixels (B, S/4, S/4) between found and true places, and where there is a true one.
 
     Args:
-        found: (B, 2, h, w), as a share of the reference's sides.
-        places: (B, 2, h, w), see `places_on_grid`.
-        factor: pixels per token.
-        side: of the reference, in pixels.
+        found: (B, 2, S/4, S/4), as a share of the reference's sides.
+        places: (B, 2, S/4, S/4) in pixels, `OUTSIDE` where there is none (`rasr.data.two_view`).
     """
-    true = (places + 0.5) * factor
-    is_shown = (true > -side).all(1)
-    return (found * side - true).norm(dim=1), is_shown
+    side = PATCH * places.shape[-1]
+    return (found * side - places).norm(dim=1), (places > OUTSIDE / 2).all(1)
 
 
 def coarse_loss(queries: Tensor, keys: Tensor, scale: Tensor, places: Tensor) -> Tensor:
