@@ -301,7 +301,7 @@ def coarse_loss(queries: Tensor, keys: Tensor, scale: Tensor, places: Tensor) ->
         chosen = chosen[torch.randperm(len(chosen), device=chosen.device)[:QUERIES]]
         logits = scale * (queries[b].flatten(1)[:, chosen].T @ keys[b].flatten(1))
         losses.append(_bilinear_cross_entropy(logits, t[:, chosen], width))
-    return torch.stack(losses).mean() if losses else queries.sum() * 0
+    return torch.stack(losses).mean() if losses else (queries.sum() + keys.sum() + scale) * 0
 
 
 def fine_loss(queries: Tensor, keys: Tensor, scale: Tensor, places: Tensor) -> Tensor:
@@ -331,7 +331,7 @@ def fine_loss(queries: Tensor, keys: Tensor, scale: Tensor, places: Tensor) -> T
         logits = scale * cosines[:, 1:-1, 1:-1].flatten(1)[:, chosen].T
         target = step.flatten(1)[:, chosen] + FINE_REACH
         losses.append(_bilinear_cross_entropy(logits, target, size))
-    return torch.stack(losses).mean() if losses else queries.sum() * 0
+    return torch.stack(losses).mean() if losses else (queries.sum() + keys.sum() + scale) * 0
 
 
 def _bilinear_cross_entropy(logits: Tensor, target: Tensor, width: int) -> Tensor:
