@@ -7,7 +7,7 @@ from skimage import data
 
 from rasr.errors import RasrError
 from rasr.image_ops import resize_bicubic
-from rasr.inference.color_fix import COLOR_FIXES, adain, get_color_fix, low_pass, none, wavelet
+from rasr.inference.color_fix import COLOR_FIXES, adain, anchor, get_color_fix, low_pass, none, wavelet
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,34 @@ def test_result_is_an_image_whatever_the_size(fix, size):
 
 
 def test_names():
-    assert [get_color_fix(name) for name in ("adain", "wavelet", "none")] == [adain, wavelet, none]
-    with pytest.raises(RasrError, match="color_fix='AdaIN' is unknown; give one of adain, wavelet, none"):
+    assert [get_color_fix(name) for name in ("adain", "wavelet", "none")] == [adain, wavelet, anchor, none]
+    with pytest.raises(RasrError, match="color_fix='AdaIN' is unknown; give one of adain, wavelet, anchor, none"):
         get_color_fix("AdaIN")
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_anchor_keeps_flat_pictures_flat(level):
+    flat = torch.full((1, 3, 64, 64), level)
+    drifted = (flat + 0.1 * torch.randn(1, 3, 64, 64) - 0.03).clamp(0, 1)
+    torch.testing.assert_close(anchor(drifted, flat), flat, atol=1e-5, rtol=0)
+
+
+def test_anchor_keeps_a_smooth_slope():
+    """A sky: every tile of it may come out a little different."""
+    slope = torch.linspace(0.3, 0.6, 256).expand(1, 3, 64, 256)
+    tiles = slope + torch.where(torch.arange(256) < 128, 0.02, -0.02)
+    torch.testing.assert_close(anchor(tiles, slope)[..., 20:-20], slope[..., 20:-20], atol=1e-3, rtol=0)
+
+
+def test_anchor_keeps_gray_gray(photo, lq_up):
+    fixed = anchor(photo, lq_up.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    assert (fixed - fixed.mean(1, keepdim=True)).abs().max() < 1e-6
+    coloured = anchor(photo, lq_up)
+    assert (coloured - coloured.mean(1, keepdim=True)).abs().max() > 0.1
+
+
+def test_anchor_removes_a_shift_of_clean_photographs_and_trusts_noisy_ones_less(photo):
+    shifted = photo + 0.05
+    noisy = photo + 0.1 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
+    assert (anchor(shifted, photo) - photo).abs().mean() < 0.01
+    assert (anchor(shifted, noisy) - shifted).abs().mean() < 0.02
