@@ -95,8 +95,13 @@ def test_result_is_an_image_whatever_the_size(fix, size):
 
 
 def test_names():
-    assert [get_color_fix(name) for name in ("adain", "wavelet", "none")] == [adain, wavelet, anchor, none]
-    with pytest.raises(RasrError, match="color_fix='AdaIN' is unknown; give one of adain, wavelet, anchor, none"):
+    assert [get_color_fix(name) for name in ("adain", "wavelet", "anchor", "none")] == [
+        adain,
+        wavelet,
+        anchor,
+        none,
+    ]
+    with pytest.raises(RasrError, match="give one of adain, wavelet, anchor, none"):
         get_color_fix("AdaIN")
 
 

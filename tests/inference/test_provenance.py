@@ -39,8 +39,8 @@ def test_the_restorer_traces_the_whole_result_through_tiles():
     (trace,) = traced
     assert sr.shape == (3, 84, 120)
     assert trace.strength.shape == (1, 21, 30)
-    assert 0 <= trace.strength.min() and trace.strength.max() <= 1
-    assert 0 <= trace.place.min() and trace.place.max() <= 1
+    assert trace.strength.min() >= 0 and trace.strength.max() <= 1
+    assert trace.place.min() >= 0 and trace.place.max() <= 1
     nothing = []
     restorer.restore(torch.rand(3, 21, 30), traced=nothing)
     assert nothing == []

@@ -109,7 +109,9 @@ def test_wrong_settings_are_named(net):
         Restorer(net, scale=0, device="cpu")
     with pytest.raises(RasrError, match="process_size=3"):
         Restorer(net, process_size=3, device="cpu")
-    with pytest.raises(RasrError, match="color_fix='nofix' is unknown; give one of adain, wavelet, anchor, none"):
+    with pytest.raises(
+        RasrError, match="color_fix='nofix' is unknown; give one of adain, wavelet, anchor, none"
+    ):
         Restorer(net, color_fix="nofix", device="cpu")
     with pytest.raises(RasrError, match="'abacus'"):
         Restorer(net, device="abacus")

@@ -48,7 +48,12 @@ def make_module(**settings):
         fusion_settings={"coarse_dim": 16, "fine_dim": 8, "head_width": 16, "transfer_depth": 1},
     )
     module = CorrespondenceModule(
-        net, RestorationLoss({"mse": 1.0}), Quarter(), torch.optim.AdamW, val_conditioning_scale=1.0, **settings
+        net,
+        RestorationLoss({"mse": 1.0}),
+        Quarter(),
+        torch.optim.AdamW,
+        val_conditioning_scale=1.0,
+        **settings,
     )
     module.logged = {}
     module.log = lambda name, value, **_: module.logged.__setitem__(name, float(value))
