@@ -101,6 +101,18 @@ class PretrainedFolder:
             model_card(self, folder.resolve().name).save(folder / CARD_FILE)
         return folder
 
+    def save_fusion(self: RASRNet, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+        """Writes the fusion alone into a folder that `save_pretrained` wrote with the same backbone.
+
+        Returns:
+            The file.
+        """
+        from rasr.models.weights import write_fusion
+
+        file = Path(folder) / fusion_file(self.fusion.name)
+        write_fusion(self, file, backbone="", dtype=dtype)
+        return file
+
     @classmethod
     def from_pretrained(
         cls,

@@ -79,3 +79,30 @@ def test_mistakes_are_one_line_and_write_nothing(trained, tmp_path):
         assert done.stderr.startswith("error: ") and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_two_fusions_over_one_backbone_in_one_folder(trained, tmp_path):
+    backbone = str(trained.parent / "backbone")
+    settings = {"head_width": 16, "transfer_width": 16}
+    other = build_rasr_net(backbone, fusion="correspondence", fusion_settings=settings)
+    other.fusion.transfer.alpha.data.fill_(0.5)
+    file = save_weights(other, tmp_path / "correspondence")
+    output = tmp_path / "both"
+    done = run_entry(SCRIPT, "--weights", trained, file, "--output", output, "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    lq_up, ref = torch.rand(2, 1, 3, 64, 64)
+    for fusion, weights in ((None, file), ("correspondence", file), ("residual", trained)):
+        assert torch.equal(
+            load_rasr_net(output, fusion=fusion)(lq_up, ref), load_rasr_net(weights)(lq_up, ref)
+        )
+    for second, message in (
+        (trained, "holds a second fusion residual"),
+        (trained.parent / "backbone", "holds no fusion"),
+    ):
+        done = run_entry(SCRIPT, "--weights", trained, second, "--output", tmp_path / "x")
+        assert done.returncode == 2 and message in done.stderr
+    make_tiny_backbone(seed=4).save_pretrained(tmp_path / "foreign")
+    foreign = build_rasr_net(str(tmp_path / "foreign"), fusion="correspondence", fusion_settings=settings)
+    file = save_weights(foreign, tmp_path / "foreign_weights")
+    done = run_entry(SCRIPT, "--weights", trained, file, "--output", tmp_path / "x")
+    assert done.returncode == 2 and "is over another backbone" in done.stderr
