@@ -5,7 +5,8 @@
         --push-to-hub owner/name
 
 The folder holds the backbone, the fusion and a model card, which you may edit: it stays as it is when the
-command is run again. Several `--weights` over one backbone give one folder with several fusions. `infer.py weights=weights/mine` and `RASRNet.from_pretrained` read it.
+command is run again. Several `--weights` over one backbone give one folder with several fusions. `infer.py
+weights=weights/mine` and `RASRNet.from_pretrained` read it.
 """
 
 import argparse
