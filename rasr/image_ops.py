@@ -43,3 +43,25 @@ def cover_and_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
     )
     top, left = (resized.shape[-2] - size[0]) // 2, (resized.shape[-1] - size[1]) // 2
     return resized[..., top : top + size[0], left : left + size[1]]
+
+
+def local_mean(images: Tensor, *, cell: int, radius: int) -> Tensor:
+    """Smooth means of (B, C, H, W) around every pixel: a box of cells, twice, which is nearly a Gaussian.
+
+    Its deviation is about `0.82 * cell * (radius + 0.5)` pixels; computed on cells, so it costs little.
+
+    Args:
+        images: any values; H and W of at least one cell.
+        cell: side of a cell in pixels.
+        radius: of the box, in cells.
+    """
+    size = images.shape[-2:]
+    means = F.avg_pool2d(images, cell, ceil_mode=True, count_include_pad=False)
+    box = 2 * radius + 1
+    for _ in range(2):
+        padded = F.pad(means, (radius,) * 4, mode="replicate")
+        means = F.avg_pool2d(F.avg_pool2d(padded, (box, 1), 1), (1, box), 1)
+    # Of the whole cells that cover the picture; what lies over its edge is cut off.
+    whole = (means.shape[-2] * cell, means.shape[-1] * cell)
+    enlarged = F.interpolate(means, whole, mode="bilinear", align_corners=False)
+    return enlarged[..., : size[0], : size[1]]

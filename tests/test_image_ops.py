@@ -41,3 +41,19 @@ def test_cover_and_crop_keeps_the_aspect_and_takes_the_centre():
     assert torch.equal(cut, image[..., 20:60])
     assert cover_and_crop(image, (64, 200)).shape[-2:] == (64, 200)
     assert cover_and_crop(torch.rand(1, 3, 1, 1), (32, 64)).shape[-2:] == (32, 64)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 50), (5, 3)])
+def test_local_mean_keeps_what_is_smooth(size):
+    from rasr.image_ops import local_mean
+
+    flat = torch.full((2, 3, *size), 0.4)
+    torch.testing.assert_close(local_mean(flat, cell=4, radius=2), flat)
+    if min(size) > 40:
+        slope = torch.linspace(0, 1, size[1]).expand(1, 1, *size)
+        inner = (..., slice(28, -28))
+        torch.testing.assert_close(
+            local_mean(slope, cell=4, radius=2)[inner], slope[inner], atol=1e-3, rtol=0
+        )
+    noise = torch.randn(1, 1, *size)
+    assert local_mean(noise, cell=4, radius=2).var() < 0.2 * noise.var() + 0.1

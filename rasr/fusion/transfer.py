@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasr.image_ops import local_mean
+
 PATCH = 4
 """Side of a token in pixels, whatever the VAE's."""
 EVIDENCE = 8
@@ -98,9 +100,4 @@ def match_tone(warped: Tensor, sr: Tensor) -> Tensor:
         warped: (B, 3, H, W).
         sr: (B, 3, H, W).
     """
-    size = 2 * TONE_RADIUS + 1
-    difference = F.avg_pool2d(sr - warped, PATCH)
-    for _ in range(2):  # twice a box is nearly a Gaussian
-        padded = F.pad(difference, (TONE_RADIUS,) * 4, mode="replicate")
-        difference = F.avg_pool2d(padded, size, 1)
-    return warped + F.interpolate(difference, sr.shape[-2:], mode="bilinear", align_corners=False)
+    return warped + local_mean(sr - warped, cell=PATCH, radius=TONE_RADIUS)

@@ -13,14 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rasr.errors import RasrError
+from rasr.image_ops import local_mean
 
 EPSILON = 1e-5
 """Added to variances: keeps flat channels from being divided by 0."""
 
 NOISE = 5 / 255
 """Deviation of the noise that halves the low frequencies' weight in `anchor`."""
-FLAT_RADIUS = 8
-"""Pixels of the result around which a photograph is looked at for being flat."""
+CELL = 4
+"""Pixels of the result: what one pixel of a photograph was, at the usual scale."""
+LOW_RADIUS = 3
+"""Cells; low frequencies are means in windows of that radius (a deviation of 11 pixels)."""
+FLAT_RADIUS = 1
+"""Cells around a place in which it is flat, or not."""
 FLAT = (0.3 / 255, 1.0 / 255)
 """Deviations in [0, 1] below which a place is flat, and above which it is not."""
 GRAY = 0.5 / 255
@@ -65,13 +70,14 @@ def anchor(sr: Tensor, lq_up: Tensor) -> Tensor:
     3. A gray photograph stays gray.
     """
     # 1. low frequencies; the median leaves edges, where restoring is wanted, out of the noise
-    low = low_pass(lq_up - sr)
-    rest = (lq_up - sr - low).abs().flatten(1).median(1).values.view(-1, 1, 1, 1) / 0.6745
+    difference = lq_up - sr
+    low = local_mean(difference, cell=CELL, radius=LOW_RADIUS)
+    rest = (difference - low)[..., ::2, ::2].abs().flatten(1).median(1).values.view(-1, 1, 1, 1) / 0.6745
     fixed = sr + low / (1 + (rest / NOISE).square())
 
     # 2. flat areas; a smooth slope, such as a sky's, is flat too
-    detail = lq_up - _box(lq_up)
-    deviation = _box(detail.square()).amax(1, keepdim=True).sqrt()
+    detail = lq_up - local_mean(lq_up, cell=CELL, radius=FLAT_RADIUS)
+    deviation = local_mean(detail.square(), cell=CELL, radius=FLAT_RADIUS).amax(1, keepdim=True).sqrt()
     activity = ((deviation - FLAT[0]) / (FLAT[1] - FLAT[0])).clamp(0, 1)
     fixed = lq_up + activity * (fixed - lq_up)
 
@@ -106,10 +112,3 @@ def low_pass(images: Tensor) -> Tensor:
         padded = F.pad(images, (dilation,) * 4, mode="replicate")
         images = F.conv2d(padded, kernel, dilation=dilation, groups=channels)
     return images
-
-
-def _box(images: Tensor) -> Tensor:
-    """Means of squares of `FLAT_RADIUS` around each pixel."""
-    padded = F.pad(images, (FLAT_RADIUS,) * 4, mode="replicate")
-    size = 2 * FLAT_RADIUS + 1
-    return F.avg_pool2d(F.avg_pool2d(padded, (size, 1), 1), (1, size), 1)
