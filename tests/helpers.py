@@ -1,6 +1,7 @@
 """What several test folders need."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -8,7 +9,9 @@ import runpy
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -76,3 +79,19 @@ def run_entry(script: str, *arguments: str, cwd: Path | str = REPOSITORY) -> sub
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
     return subprocess.CompletedProcess(sys.argv, code, stdout.getvalue(), stderr.getvalue())
+
+
+@contextlib.contextmanager
+def import_demo(name: str) -> Iterator[ModuleType]:
+    """A module of data/demo, which is no package: its files find each other as when they are started."""
+    folder = str(REPOSITORY / "data" / "demo")
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.spec_from_file_location(f"demo_{name}", f"{folder}/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(folder)
+        sys.modules.pop(f"demo_{name}", None)

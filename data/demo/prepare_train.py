@@ -1,5 +1,4 @@
 """Make the data set of `make demo-train` from photographs inside the scikit-image and scikit-learn packages.
-packages.
 
 Every photograph is one category. It is cut into vertical bands that belong to training and to the database
 in turn; each database band gives up one square in its middle for the held-out test crop. So the three kinds

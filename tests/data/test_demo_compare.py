@@ -1,7 +1,6 @@
 """The demo's figures: what is read from results, and what is said of them."""
 
 import csv
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,7 +12,7 @@ from rasr.errors import RasrError
 from rasr.evaluation.provenance_picture import draw_provenance
 from rasr.fusion.base import Provenance
 from rasr.image_io import read_image, write_png
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, import_demo
 
 # name: scene, kind, degradation, PSNR without, wrong, retrieved, right
 PAIRS = {
@@ -26,10 +25,8 @@ RUNS = ("without", "wrong", "retrieved", "right")
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("demo_compare", REPOSITORY / "data" / "demo" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with import_demo("compare") as module:
+        yield module
 
 
 @pytest.fixture
