@@ -13,7 +13,6 @@ from rasr.errors import RasrError
 from rasr.image_io import write_png
 from rasr.models import build_rasr_net, make_tiny_backbone
 
-
 SIZE = 64
 
 

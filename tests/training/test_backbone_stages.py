@@ -35,13 +35,15 @@ def test_only_the_chosen_part_of_a_backbone_learns(tmp_path, part, module):
 
 
 def test_every_stage_of_the_recipe_starts_from_what_the_one_before_writes(compose, repository):
-    stages = ["vae", "unet", "unet_hard", "unet_again", "backbone", "rasr"]
+    stages = ["vae", "unet", "unet_hard", "unet_again", "backbone", "range", "correspondence", "rasr"]
     configs = [compose([f"experiment=small_{stage}"]) for stage in stages]
     assert [cfg.name for cfg in configs] == [f"small/{stage}" for stage in stages]
     written = [f"outputs/{cfg.name}/weights" for cfg in configs]
-    assert [cfg.model.backbone for cfg in configs[1:-1]] == written[:-2]
-    assert configs[-1].model.color_fix == "none"
-    # Between the last two stands a script; its line must be the one that fits.
+    assert [cfg.model.backbone for cfg in configs[1:5]] == written[:4]
+    # Both fusions are over the last backbone, and take from the photograph what it cannot hold.
+    assert [cfg.model.backbone for cfg in configs[6:]] == [written[5]] * 2
+    assert [cfg.model.color_fix for cfg in configs[6:]] == ["anchor"] * 2
+    # Before the last backbone stands a script; its line must be the one that fits.
     line = f"interpolate_backbones.py {written[3]} {written[4]}"
     recipe = (repository / "conf" / "experiment" / "small_backbone.yaml").read_text("utf-8")
-    assert line in recipe and f"--output {configs[-1].model.backbone}\n" in recipe
+    assert line in recipe and f"--output {configs[5].model.backbone}\n" in recipe
