@@ -1,5 +1,6 @@
 """Every file under conf/ composes, and a misspelt key is an error wherever it is written."""
 
+import inspect
 import re
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -53,6 +55,13 @@ def key_paths(node, prefix="") -> set[str]:
     if not isinstance(node, dict) or not node:
         return {prefix} if prefix else set()
     return set().union(*(key_paths(value, f"{prefix}.{key}".lstrip(".")) for key, value in node.items()))
+
+
+def class_keys(body: dict) -> set[str]:
+    """What the class that a preset names for `module` takes, if it names one."""
+    if "_target_" not in body.get("module", {}):
+        return set()
+    return {f"module.{name}" for name in inspect.signature(get_class(body["module"]["_target_"])).parameters}
 
 
 def resolve(cfg: DictConfig) -> None:
@@ -124,7 +133,7 @@ def test_presets_set_only_keys_that_exist(compose, group, option):
     groups = [f"{name}={choice}" for name, choice in groups_in_defaults(path).items()]
     for entry in entries_with(group, option):
         base = OmegaConf.to_container(compose(groups, config_name=entry), resolve=False)
-        existing = key_paths(base)
+        existing = key_paths(base) | class_keys(body)
         unknown = [
             key
             for key in key_paths(body)

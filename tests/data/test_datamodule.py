@@ -216,7 +216,7 @@ def test_every_shipped_data_set_builds(compose, option, tmp_path):
         f"data={option}",
         f"paths.data_dir={tmp_path}",
         "paths.output_dir=here",
-        *(["data.train=x.csv"] if option == "folder" else []),
+        *(["data.train=x.csv"] if option in ("folder", "two_view") else []),
     ]
     cfg = compose(overrides)
     module = instantiate(cfg.data)

@@ -177,7 +177,7 @@ def test_images_smaller_than_the_kernels(preset, size):
 
 
 def test_mistakes_are_named(gt):
-    with pytest.raises(RasrError, match="'osedif' is unknown; use one of osediff, realesrgan, bicubic"):
+    with pytest.raises(RasrError, match="'osedif' is unknown; use one of osediff, realesrgan, mild, range"):
         RealESRGANDegradation("osedif")
     with pytest.raises(RasrError, match="95x64 is not divisible by 4"):
         RealESRGANDegradation()(gt[..., :95])
