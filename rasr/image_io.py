@@ -138,9 +138,22 @@ def content_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+# Can be read only by setting it, which is safe before there are threads.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+def share_by_umask(path: str | Path) -> None:
+    """Give a file the permissions of one that `open` makes: safetensors leaves the group without access."""
+    Path(path).chmod(0o666 & ~_UMASK)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that is renamed onto it when the block ends without an error."""
+    """Give a temporary path beside `path` that is renamed onto it when the block ends without an error.
+
+    The file is readable by whom the umask says, also where safetensors wrote it for its owner alone.
+    """
     path = Path(path)
     if path.is_dir():
         raise RasrError(f"{path} is a folder; name a file")
@@ -152,6 +165,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")  # short: long file names stay writable
     try:
         yield temporary
+        share_by_umask(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from safetensors.torch import save_file
 
 from rasr.errors import RasrError
 from rasr.image_io import (
@@ -284,6 +285,14 @@ def test_atomic_path_keeps_the_old_file_when_the_block_fails(tmp_path):
         raise KeyboardInterrupt
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_leaves_the_permissions_of_any_new_file(tmp_path):
+    with atomic_path(tmp_path / "weights.safetensors") as temporary:
+        save_file({"a": torch.zeros(1)}, temporary)
+    (tmp_path / "plain.txt").write_text("")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1, modes
 
 
 def test_list_images_is_recursive_sorted_and_knows_extensions(tmp_path):

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError, one_line
+from rasr.image_io import share_by_umask
 from rasr.models.lora import cast_frozen
 from rasr.pretrained import is_hub_id
 
@@ -128,6 +129,8 @@ def save_parts(
             if isinstance(part, ConfigMixin):  # else the files would tell where this one was loaded from
                 part.register_to_config(_name_or_path="")
         part.save_pretrained(path / name)
+        for file in (path / name).glob("*.safetensors"):
+            share_by_umask(file)
         library = "transformers" if name in ("text_encoder", "tokenizer") else "diffusers"
         index[name] = [library, type(part).__name__]
     if osediff_weights is not None:
