@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 PAIRS := $(DEMO)/pairs
+KEPT := $(DEMO)/pairs.kept
 DATA := $(DEMO)/data
 TRAINED := outputs/demo_train
 
@@ -12,19 +13,18 @@ TRAINED := outputs/demo_train
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## the main job: what a reference brings, on 12 photographs: outputs/demo/panel.png
+demo: .venv/.installed ## the main job: what a reference brings, on 9 photographs: outputs/demo/panel.png
 	@start=$$(date +%s); $(MAKE) --no-print-directory demo-steps && echo "demo: $$(($$(date +%s) - start)) s without the installation"
 
-# strict=false passes over the pictures in right/provenance; compare.py refuses missing figures.
 demo-steps:
 	$(BIN)/python data/demo/prepare.py --output $(PAIRS)
-	$(BIN)/python index.py database=$(PAIRS)/database index=$(DEMO)/pairs.index encoder=color_gradient
+	$(BIN)/python index.py database=$(PAIRS)/database index=$(DEMO)/pairs.index encoder=color_gradient kept=$(KEPT)
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/without
-	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/wrong reference=$(PAIRS)/wrong
-	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/retrieved index=$(DEMO)/pairs.index
-	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right reference=$(PAIRS)/right provenance=true
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/wrong reference=$(PAIRS)/wrong kept=$(KEPT)
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/retrieved index=$(DEMO)/pairs.index kept=$(KEPT)
+	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right reference=$(PAIRS)/right kept=$(KEPT) provenance=true
 	$(BIN)/python evaluate.py lq=$(PAIRS)/lr gt=$(PAIRS)/test output=$(DEMO)/metrics metrics=[psnr,ssim] \
-		methods=[bicubic] strict=false $(foreach run,without wrong retrieved right,+folders.$(run)=$(DEMO)/$(run))
+		methods=[bicubic] $(foreach run,without wrong retrieved right,+folders.$(run)=$(DEMO)/$(run))
 	$(BIN)/python data/demo/compare.py --folder $(DEMO) --data $(PAIRS)
 
 demo-train: .venv/.installed ## a small backbone and a branch trained from nothing: outputs/demo_train/panel.png

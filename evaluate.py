@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from rasr.cli import entry_point
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.evaluation import (
     COMPLEXITY,
@@ -34,7 +35,6 @@ from rasr.evaluation import (
     write_report,
     write_table,
 )
-from rasr.inference import resolve_device
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from rasr.checks import check_number_or_none, check_whole
 from rasr.cli import entry_point
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.retrieval import (
     DatabaseImage,
@@ -184,7 +185,7 @@ def relative_path(path: Path, folder: Path) -> str:
 
 def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
     """The folder for z_ref of every image, and the VAE that makes them."""
-    from rasr.inference import ReferenceLatents, resolve_device  # brings diffusers: seconds
+    from rasr.inference import ReferenceLatents  # brings diffusers: seconds
     from rasr.models import load_base_vae
 
     if cfg.backbone is None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from rasr.checks import check_number
 from rasr.cli import entry_point
 from rasr.errors import RasrError
+from rasr.evaluation.folders import PROVENANCE_FOLDER
 from rasr.evaluation.provenance_picture import draw_provenance
 from rasr.fusion.base import Provenance
 from rasr.fusion.registry import get_fusion
@@ -31,7 +32,6 @@ from rasr.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE_FOLDER = "provenance"
 LEAST_SHARE = 0.01
 """Of a photograph's area; less is no detail taken."""
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.common import describe_machine
-from rasr.inference.restorer import resolve_device
+from rasr.device import resolve_device
 from rasr.models import RASRNet, load_rasr_net, make_tiny_backbone
 from rasr.refir import (
     BankStore,

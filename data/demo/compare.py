@@ -40,7 +40,7 @@ GROUPS: dict[str, Callable[[dict], bool]] = {
     "realesrgan": lambda pair: pair["degradation"] == "realesrgan",
 }
 KINDS = {"real": "real pair", "made": "made view"}
-PANEL_ROWS = 8
+PANEL_ROWS = 9
 DETAIL = 256  # side of the window that the panel shows, pixels of the restored photograph
 PROVENANCE_SIDE, PROVENANCE_CORNER = (
     512,

@@ -11,6 +11,9 @@ from PIL import Image
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, list_images, read_image
 
+RESULTS_FILE, PROVENANCE_FOLDER = "results.jsonl", "provenance"
+"""In a folder that infer.py wrote: what it did, and where detail came from."""
+
 
 def match_files(
     sr: str | Path, gt: str | Path | None, *, kind: str = "sr"
@@ -38,9 +41,14 @@ def match_files(
 
 
 def files_by_name(path: str | Path) -> dict[str, Path]:
-    """The images of a folder by relative path without the extension; a single file by its stem."""
+    """The images of a folder by relative path without the extension; a single file by its stem.
+
+    The pictures that `infer.py provenance=true` draws about its results are no results.
+    """
     root = Path(path)
     files = list_images(root)
+    if (root / RESULTS_FILE).is_file():
+        files = [file for file in files if root / PROVENANCE_FOLDER not in file.parents]
     if root.is_file():
         return {root.stem: root}
     names = [file.relative_to(root).with_suffix("").as_posix() for file in files]

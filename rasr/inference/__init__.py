@@ -3,7 +3,7 @@
 from rasr.inference.kept import KeptReferences
 from rasr.inference.latents import ReferenceLatents
 from rasr.inference.photographs import Photograph, list_photographs
-from rasr.inference.restorer import Restorer, resolve_device
+from rasr.inference.restorer import Restorer
 from rasr.inference.results import ResultsLog, output_paths
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "ResultsLog",
     "list_photographs",
     "output_paths",
-    "resolve_device",
 ]

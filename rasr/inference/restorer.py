@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rasr.checks import check_number, check_whole
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.fusion.base import Kept, Provenance
 from rasr.image_ops import cover_and_crop
@@ -189,18 +190,3 @@ def check_sizes(
                 f"tile_size={tile_size}, tile_overlap={tile_overlap} do not fit; give a multiple of "
                 f"{multiple} and less overlap than that"
             )
-
-
-def resolve_device(device: str) -> torch.device:
-    """ "auto" -> CUDA, else MPS, else CPU; any other name is taken as it is."""
-    if device != "auto":
-        try:
-            resolved = torch.device(device)
-        except RuntimeError as error:
-            raise RasrError(f"device={device!r} is unknown; give auto, cpu, cuda or mps") from error
-        if resolved.type == "cuda" and not torch.cuda.is_available():
-            raise RasrError(f"device={device} but no CUDA device is visible; give device=auto or device=cpu")
-        return resolved
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rasr.checks import check_number_or_none
+from rasr.device import resolve_device
 from rasr.errors import RasrError, one_line
 from rasr.image_io import to_uint8
-from rasr.inference.restorer import resolve_device
 from rasr.pretrained import is_within_reach
 from rasr.refir.references import Reference, weigh
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from rasr.checks import check_whole
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
-from rasr.inference.restorer import check_sizes, resolve_device
+from rasr.inference.restorer import check_sizes
 from rasr.inference.tiling import run_tiled
 from rasr.refir.bank import ReferenceBank
 from rasr.refir.bank_store import BankStore

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.pretrained import load_timm_model
 from rasr.retrieval.color_gradient import ColorGradientEncoder
@@ -133,13 +134,8 @@ class TimmEncoder(ImageEncoder):
         preparation = [side, self._crop_pct, self._is_squashed, self._interpolation, pool]
         preparation += [self._mean.flatten().tolist(), self._std.flatten().tolist()]
         self.version = digest("2", json.dumps(preparation), net)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self._device = torch.device(device)
-            self._net.to(self._device)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            raise RasrError(f"device={device} is not to be had here; give auto, cpu, cuda or mps") from error
+        self._device = resolve_device(device)
+        self._net.to(self._device)
 
     @torch.inference_mode()
     def encode(self, images: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rasr.checks import check_whole
 from rasr.data.settings import check_crop
+from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.inference.color_fix import get_color_fix
 
@@ -62,8 +63,7 @@ def validate(cfg: DictConfig) -> None:
         get_color_fix(cfg.model.color_fix)
     if cfg.callbacks.ema is None:
         raise RasrError("callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off")
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if cfg.trainer.accelerator == "gpu" and not has_gpu:
+    if cfg.trainer.accelerator == "gpu" and resolve_device("auto").type == "cpu":
         raise RasrError("trainer.accelerator=gpu, but there is no GPU here; add trainer=cpu")
 
 

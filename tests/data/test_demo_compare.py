@@ -159,9 +159,9 @@ def test_make_demo_trains_nothing_and_takes_the_shipped_weights():
     runs = re.findall(r"infer\.py .*?output=outputs/demo/(\S+)(.*)", steps["demo-steps"])
     assert {run: keys.strip() for run, keys in runs} == {
         "without": "",
-        "wrong": "reference=outputs/demo/pairs/wrong",
-        "retrieved": "index=outputs/demo/pairs.index",
-        "right": "reference=outputs/demo/pairs/right provenance=true",
+        "wrong": "reference=outputs/demo/pairs/wrong kept=outputs/demo/pairs.kept",
+        "retrieved": "index=outputs/demo/pairs.index kept=outputs/demo/pairs.kept",
+        "right": "reference=outputs/demo/pairs/right kept=outputs/demo/pairs.kept provenance=true",
     }
     assert all(f"+folders.{run}=outputs/demo/{run}" in steps["demo-steps"] for run in RUNS)
     outputs = re.findall(r"infer\.py .*?output=(\S+)", steps["demo-train"])

@@ -143,7 +143,7 @@ def test_wrong_weights_are_one_clear_error(vit_file, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(RasrError, match="no such model"):
         TimmEncoder("vit_of_nobody")
-    with pytest.raises(RasrError, match="device=gpu is not to be had"):
+    with pytest.raises(RasrError, match="device='gpu' is unknown"):
         TimmEncoder("test_vit", weights=str(vit_file), img_size=96, device="gpu")
 
 
