@@ -41,6 +41,12 @@ FINE_REACH = 3
 """How far from the coarse motion the fine one is looked for, in fine tokens."""
 CHOICE = 8.0
 """Among several references: how sharply the most reliable is preferred."""
+DOUBT = 0.1
+"""Reliability up to which nothing is taken: what matches by accident is seldom above it."""
+RELATED = (0.03, 0.1)
+"""Share of a photograph with matches more likely right than wrong. Up to the first value, the reference shows
+something else (another building with the same windows, the same picture upside down) and gives nothing; from
+the second on it gives all."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +278,20 @@ class CorrespondenceFusion(ReferenceFusion):
         )[0]
         return resample(image, pixels * factor, mode="bicubic").clamp(0, 1)
 
+    def trust(self, evidence: Tensor) -> Tensor:
+        """How far each match of a reference is followed: its reliability, without the doubtful.
+
+        Args:
+            evidence: (B, 8, h, w).
+
+        Returns:
+            (B, 1, h, w) in [0, 1].
+        """
+        reliability = torch.sigmoid(self.reliability(evidence))
+        share = (reliability > 0.5).float().mean((-2, -1), keepdim=True)
+        related = ((share - RELATED[0]) / (RELATED[1] - RELATED[0])).clamp(0, 1)
+        return related * ((reliability - DOUBT) / (1 - DOUBT)).clamp(0)
+
     def choose(
         self, warped: Sequence[Tensor], evidence: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -281,11 +301,11 @@ class CorrespondenceFusion(ReferenceFusion):
             Reference (B, 3, H, W), evidence (B, 8, H/4, W/4) and reliability (B, 1, H/4, W/4) at each place,
             and the number of the reference (B, H/4, W/4).
         """
-        logits = [self.reliability(maps) for maps in evidence]
+        trusts = [self.trust(maps) for maps in evidence]
         if len(warped) == 1:
-            number = torch.zeros(logits[0][:, 0].shape, dtype=torch.int64, device=logits[0].device)
-            return warped[0], evidence[0], torch.sigmoid(logits[0]), number
-        reliability = torch.sigmoid(torch.stack(logits))  # (R, B, 1, h, w)
+            number = torch.zeros(trusts[0][:, 0].shape, dtype=torch.int64, device=trusts[0].device)
+            return warped[0], evidence[0], trusts[0], number
+        reliability = torch.stack(trusts)  # (R, B, 1, h, w)
         calm = F.avg_pool2d(reliability.flatten(0, 1), 3, 1, 1, count_include_pad=False)
         shares = torch.softmax(CHOICE * calm.reshape(reliability.shape), 0)
         per_pixel = [
