@@ -43,7 +43,7 @@ demo-train: .venv/.installed ## a small backbone and a branch trained from nothi
 	$(BIN)/python data/demo/compare_train.py --folder $(TRAINED) --data $(DATA)
 
 test: .venv/.installed-test ## the fast tests: CPU, no network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/.installed-test ## every test, the slow ones and those that need a GPU or the network too
 	$(BIN)/python -m pytest -m ''

@@ -16,6 +16,11 @@ from omegaconf import DictConfig
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("RASR_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several at once: with more threads than one each they would wait for one another; commands inherit it.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SHARED_DATA.is_dir():
