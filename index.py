@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from rasr.checks import check_number_or_none, check_whole
-from rasr.cli import entry_point
+from rasr.cli import entry_point, spell_out_job
 from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.retrieval import (
@@ -44,12 +44,12 @@ MANIFESTS = (".csv", ".parquet")
 @hydra.main(version_base="1.3", config_path="conf", config_name="index")
 @entry_point
 def main(cfg: DictConfig) -> None:
-    if cfg.command not in COMMANDS:
-        raise RasrError(f"command={cfg.command} is unknown; give one of {', '.join(COMMANDS)}")
+    if cfg.job not in JOBS:
+        raise RasrError(f"job={cfg.job} is unknown; give one of {', '.join(JOBS)}")
     for key in ("references", "batch_size", "latent_size"):
         check_whole(key, cfg[key], least=1)
     check_number_or_none("max_score", cfg.max_score)
-    needed, run = COMMANDS[cfg.command]
+    needed, run = JOBS[cfg.job]
     for key in needed:
         if cfg[key] is None:
             raise RasrError(f"missing key: {key}; add {key}=... to the command, see --help")
@@ -144,7 +144,7 @@ def copy(cfg: DictConfig) -> None:
 
 
 # Per command the keys that it cannot do without, besides `index`.
-COMMANDS = {
+JOBS = {
     "build": (("database",), build),
     "verify": ((), verify),
     "neighbours": (("input", "output"), neighbours),
@@ -215,12 +215,6 @@ def all_ranks() -> Iterator[Ranks]:
         ranks.leave()
 
 
-def spell_out_command(arguments: list[str]) -> list[str]:
-    """Write `verify index=...` as Hydra knows it: `command=verify index=...`."""
-    first, *rest = arguments or [""]
-    return [f"command={first}", *rest] if first in COMMANDS else arguments
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = spell_out_command(sys.argv[1:])
+    sys.argv[1:] = spell_out_job(sys.argv[1:], JOBS)
     main()

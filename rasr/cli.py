@@ -13,7 +13,7 @@ ours (with its traceback) or a sweep in which a job failed.
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -46,6 +46,12 @@ def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
             _stop_mistaken(mistake)
 
     return guarded
+
+
+def spell_out_job(arguments: list[str], jobs: Collection[str]) -> list[str]:
+    """Writes `verify index=...` as Hydra knows it: `job=verify index=...`."""
+    first, *rest = arguments or [""]
+    return [f"job={first}", *rest] if first in jobs else arguments
 
 
 def _require_all_keys(cfg: DictConfig) -> None:

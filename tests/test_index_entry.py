@@ -158,7 +158,7 @@ def test_ranks_of_torchrun_share_the_work(run_index, database, tmp_path, reposit
 
 def test_verify(run_index, database, tmp_path):
     assert run_index("encoder=color_gradient", "database=photos", "index=index").returncode == 0
-    for spelling in ("verify", "command=verify"):
+    for spelling in ("verify", "job=verify"):
         done = run_index(spelling, "index=index")
         assert done.returncode == 0, done.stderr
         assert "6 entries of 6 images checked" in done.stdout
@@ -212,7 +212,7 @@ def test_neighbours_and_copy(run_index, database, tmp_path):
         (["verify", "index=i"], "no index here"),
         (["neighbours", "index=i"], "missing key: input"),
         (["copy", "index=i"], "missing key: output"),
-        (["command=destroy", "index=i"], "command=destroy is unknown"),
+        (["job=destroy", "index=i"], "job=destroy is unknown"),
         (["database=photos", "index=i", "patch_size=8", "patch_overlap=8"], "patch_size=8 patch_overlap=8"),
         (["database=photos", "index=i", "patch_size=x"], "patch_size=x patch_overlap=128"),
         (["database=photos", "index=i", "encoder=color_gradient", "engine=best"], "engine='best'"),
