@@ -34,8 +34,8 @@ from benchmarks.sd21 import compile_blocks, make_sd21_backbone
 from rasr.image_ops import resize_bicubic
 from rasr.losses import RestorationLoss
 from rasr.models import DinoDiscriminator, build_rasr_net, make_tiny_backbone
-from rasr.models.backbone import encode_latents
 from rasr.models.lora import cast_frozen
+from rasr.models.vae import encode_latents
 from rasr.training import RASRModule
 
 

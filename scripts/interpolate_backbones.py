@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from rasr.data.arguments import parse
 from rasr.errors import RasrError
+from rasr.fusion.registry import fusion_files
 from rasr.models import OneStepBackbone
-from rasr.models.pretrained_folder import FUSION_FILES, check_is_no_file
+from rasr.models.pretrained_folder import check_is_no_file
 
 log = logging.getLogger("interpolate_backbones")
 
@@ -49,7 +50,7 @@ def main() -> None:
             interpolate(
                 getattr(first, part), getattr(second, part), args.weight, f"{args.second}: its {part}"
             )
-        for file in FUSION_FILES.values():
+        for file in fusion_files().values():
             (args.output / file).unlink(missing_ok=True)  # of another net, if any
         first.save_pretrained(args.output)
     except RasrError as error:

@@ -9,7 +9,7 @@ import pytest
 
 MAX_LINES = 400
 
-FOUNDATION = {"checks", "device", "errors", "image_io", "image_ops", "pretrained"}
+FOUNDATION = {"checks", "device", "errors", "image_io", "image_ops", "lazy", "pretrained"}
 # What each package may import besides itself and the foundation.
 ALLOWED = {
     "data": set(),

@@ -185,13 +185,13 @@ def test_weights_as_one_folder_and_none_at_all(folder, tmp_path, monkeypatch):
     keys = {"input": folder / "input" / "odd.png", "index": folder / "index", "device": "cpu"}
     pictures = set()
     for number, weights in enumerate((folder / "weights.safetensors", published, None)):
-        monkeypatch.setattr("rasr.models.pretrained_folder.SHIPPED_WEIGHTS", published)
+        monkeypatch.setattr("rasr.models.finding.SHIPPED_WEIGHTS", published)
         given = keys | {"output": tmp_path / str(number)} | ({"weights": weights} if weights else {})
         done = run_entry("infer.py", *(f"{key}={value}" for key, value in given.items()), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         pictures.add(content_hash(tmp_path / str(number) / "odd.png"))
     assert len(pictures) == 1
-    monkeypatch.setattr("rasr.models.pretrained_folder.SHIPPED_WEIGHTS", tmp_path / "none")
+    monkeypatch.setattr("rasr.models.finding.SHIPPED_WEIGHTS", tmp_path / "none")
     done = run_entry("infer.py", f"input={keys['input']}", f"output={tmp_path / 'out'}")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr.startswith("error: no weights= given") and len(done.stderr.splitlines()) == 1

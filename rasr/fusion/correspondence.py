@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from rasr.errors import RasrError
 from rasr.fusion.base import Fused, Kept, Provenance, ReferenceFusion, Restoration
+from rasr.fusion.correspondence_config import CorrespondenceConfig
 from rasr.fusion.descriptors import DescriptorHead
 from rasr.fusion.matching import is_inside, match_everywhere, match_nearby, own_positions, resample
 from rasr.fusion.motion import smooth_motion
@@ -47,31 +48,6 @@ RELATED = (0.03, 0.1)
 """Share of a photograph with matches more likely right than wrong. Up to the first value, the reference shows
 something else (another building with the same windows, the same picture upside down) and gives nothing; from
 the second on it gives all."""
-
-
-@dataclass(frozen=True)
-class CorrespondenceConfig:
-    """What a correspondence fusion is made of, besides tensors."""
-
-    scale: int = 4
-    """The reference is shrunk by this before its descriptors are made: the photograph's condition."""
-    coarse_dim: int = 64
-    """Length of the coarse descriptors."""
-    fine_dim: int = 32
-    """Length of the fine descriptors."""
-    head_width: int = 96
-    """Channels inside the descriptor head."""
-    transfer_width: int = 48
-    """Channels inside the transfer net."""
-    transfer_depth: int = 3
-    """Residual blocks of the transfer net."""
-    ref_size: int = 768
-    """References with a longer side are shrunk to it, pixels."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise RasrError(f"fusion {name}={value!r}: give a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -146,13 +122,21 @@ class CorrespondenceFusion(ReferenceFusion):
         return resize_bicubic(ref, (max(1, round(height * factor)), max(1, round(width * factor))))
 
     @torch.no_grad()
-    def keep(self, backbone: OneStepBackbone, ref: Tensor, *, canvas: tuple[int, int] | None = None) -> Kept:
+    def keep(
+        self,
+        backbone: OneStepBackbone,
+        ref: Tensor,
+        *,
+        canvas: tuple[int, int] | None = None,
+        prompt: str = "",
+    ) -> Kept:
         """Descriptors and pixels of references (B, 3, H, W), any size and aspect.
 
         Args:
             backbone: the net's.
             ref: the references.
             canvas: see `ReferenceFusion`; a large photograph's reference keeps more of its size.
+            prompt: not read: descriptors are made without text, for the photograph's may be another.
 
         Returns:
             `coarse` (B, Dc, h/2, w/2) and `fine` (B, Df, h, w), float16; `image` (B, 3, H, W), uint8.
@@ -172,7 +156,7 @@ class CorrespondenceFusion(ReferenceFusion):
             resize_bicubic(resize_bicubic(ref, small), (height, width)), backbone.size_multiple
         )
 
-    def prepare(self, backbone: OneStepBackbone, kept: Kept) -> Kept:
+    def prepare(self, backbone: OneStepBackbone, kept: Kept, weight: float = 1.0) -> Kept:
         """The kept tensors in the dtypes of the computation."""
         return {
             "coarse": kept["coarse"].float(),
@@ -225,7 +209,7 @@ class CorrespondenceFusion(ReferenceFusion):
             image = kept["image"][b]
             factor = sr.shape[-1] // fine.shape[-1]
             match = self.correspond(coarse[b], fine[b], kept["coarse"][b], kept["fine"][b], image, factor)
-            warped.append(self.warp(image, match.displacement, factor))
+            warped.append(warp(image, match.displacement, factor))
             place = own_positions(*match.displacement.shape[-2:], match.displacement) + match.displacement
             size = place.new_tensor([image.shape[-1], image.shape[-2]])[:, None, None]
             maps = torch.cat([match.evidence, (place + 0.5) * factor / size])
@@ -269,15 +253,6 @@ class CorrespondenceFusion(ReferenceFusion):
         found = torch.stack([near.score, near.mass, agreement, 4 * trust, is_inside(motion, extent)])
         return Correspondence(motion, torch.cat([first, found]))
 
-    @staticmethod
-    def warp(image: Tensor, displacement: Tensor, factor: int) -> Tensor:
-        """The reference (3, H', W') resampled to (3, factor * h, factor * w)."""
-        height, width = displacement.shape[-2:]
-        pixels = F.interpolate(
-            displacement[None], (height * factor, width * factor), mode="bilinear", align_corners=False
-        )[0]
-        return resample(image, pixels * factor, mode="bicubic").clamp(0, 1)
-
     def trust(self, evidence: Tensor) -> Tensor:
         """How far each match of a reference is followed: its reliability, without the doubtful.
 
@@ -315,3 +290,10 @@ class CorrespondenceFusion(ReferenceFusion):
         image = sum(share * w for share, w in zip(per_pixel, warped, strict=True))
         maps = sum(share * e for share, e in zip(shares, evidence, strict=True))
         return image, maps, (shares * reliability).sum(0), shares.argmax(0)[:, 0]
+
+
+def warp(image: Tensor, displacement: Tensor, factor: int) -> Tensor:
+    """The reference (3, H', W') resampled to (3, factor * h, factor * w)."""
+    size = (displacement.shape[-2] * factor, displacement.shape[-1] * factor)
+    pixels = F.interpolate(displacement[None], size, mode="bilinear", align_corners=False)[0]
+    return resample(image, pixels * factor, mode="bicubic").clamp(0, 1)

@@ -8,7 +8,6 @@ from rasr.errors import RasrError
 from rasr.fusion.base import ReferenceFusion
 from rasr.fusion.correspondence import CorrespondenceFusion
 from rasr.fusion.residual import ResidualFusion
-from rasr.models.backbone import OneStepBackbone
 
 FUSIONS: dict[str, type[ReferenceFusion]] = {}
 
@@ -17,12 +16,15 @@ def register_fusion(fusion: type[ReferenceFusion]) -> type[ReferenceFusion]:
     """Makes a fusion known by its `name`; a class decorator for fusions outside the package."""
     if not fusion.name:
         raise ValueError(f"{fusion.__name__} has no name")
+    if not fusion.file_name:
+        fusion.file_name = f"{fusion.name}.safetensors"
     FUSIONS[fusion.name] = fusion
     return fusion
 
 
-register_fusion(ResidualFusion)
+# The first of these that a folder of weights holds is its default.
 register_fusion(CorrespondenceFusion)
+register_fusion(ResidualFusion)
 
 
 def get_fusion(name: Any) -> type[ReferenceFusion]:
@@ -32,6 +34,6 @@ def get_fusion(name: Any) -> type[ReferenceFusion]:
     return FUSIONS[name]
 
 
-def make_fusion(name: str, backbone: OneStepBackbone, settings: dict[str, Any]) -> ReferenceFusion:
-    """A fresh fusion over a backbone; a RasrError names an unknown name or setting."""
-    return get_fusion(name).from_backbone(backbone, **settings)
+def fusion_files() -> dict[str, str]:
+    """Fusion -> its file in a folder of weights, the default first."""
+    return {name: fusion.file_name for name, fusion in FUSIONS.items()}

@@ -8,8 +8,9 @@ Because text and timestep are fixed, its features are a pure function of the ref
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,40 +18,17 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
-from rasr.fusion.base import Kept, ReferenceFusion
-from rasr.models.backbone import OneStepBackbone, encode_latents
-from rasr.models.lora import add_lora, merge_lora
+from rasr.fusion.base import Kept, ReferenceFusion, add_weights
+from rasr.fusion.reference_features import ReferenceFeatures, crop_latents, lora_targets
+from rasr.models.backbone import OneStepBackbone
+from rasr.models.config import RASRNetConfig
+from rasr.models.lora import add_lora, lora_layers, merge_lora
 from rasr.models.unet_passes import EncoderOutput, install_text_gate, run_encoder
-
-
-@dataclass(frozen=True)
-class ReferenceFeatures:
-    """Residuals of the branch for a batch of references, before any strength is applied."""
-
-    down_block_res_samples: tuple[Tensor, ...]
-    """One (B, C_i, h_i, w_i) tensor per skip feature of the UNet, in encoder order (12 on SD-2.1)."""
-    mid_block_res_sample: Tensor
-    """(B, C, h, w) at the mid block's size."""
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> ReferenceFeatures:
-        """A copy with `function` applied to every tensor (move, cast, expand, index)."""
-        down = tuple(function(t) for t in self.down_block_res_samples)
-        return ReferenceFeatures(down, function(self.mid_block_res_sample))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Flat tensors, fit for safetensors."""
-        tensors = {f"down.{i:02d}": t.contiguous() for i, t in enumerate(self.down_block_res_samples)}
-        return tensors | {"mid": self.mid_block_res_sample.contiguous()}
-
-    @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> ReferenceFeatures:
-        """Inverse of `state_dict`."""
-        down = tuple(tensors[key] for key in sorted(tensors) if key.startswith("down."))
-        return cls(down, tensors["mid"])
+from rasr.models.vae import encode_latents
 
 
 class ResidualFusion(ReferenceFusion):
-    """ControlNet encoder with LoRA on its down blocks and trainable zero-convolutions (rasr.md 2.2).
+    """ControlNet encoder with LoRA on its down blocks and trainable zero-convolutions.
 
     Frozen: the copied encoder, time embedding and mid block. Trainable: LoRA on every Linear and Conv2d
     inside the down blocks and all zero-convolutions (13 on SD-2.1: 12,801,152 parameters at rank 4, the
@@ -68,8 +46,11 @@ class ResidualFusion(ReferenceFusion):
     """
 
     name = "residual"
+    file_name = "reference_branch.safetensors"
+    file_prefix = "branch."
     default_strength = 0.5
     max_references = 1
+    copies_base_weights = True
 
     def __init__(
         self,
@@ -88,6 +69,32 @@ class ResidualFusion(ReferenceFusion):
         self.ref_prompt = ref_prompt
         self.vae: AutoencoderKL | None = None
         self.register_buffer("prompt_embeds", None, persistent=False)
+
+    @classmethod
+    def check_config(cls, config: RASRNetConfig) -> None:
+        """See `ReferenceFusion`."""
+        if config.fusion_settings:
+            raise RasrError(
+                "fusion_settings are of other fusions; the residual branch has keys of its own (rank, ...)"
+            )
+        if config.rank < 1:
+            raise RasrError(f"rank={config.rank} is no LoRA; give at least 1 (the paper has 4)")
+
+    @classmethod
+    def from_config(cls, backbone: OneStepBackbone, config: RASRNetConfig) -> ResidualFusion:
+        """See `ReferenceFusion`."""
+        branch = cls.from_unet(
+            backbone.unet,
+            config.rank,
+            lora_alpha=config.lora_alpha,
+            lora_layers=config.lora_layers,
+            timestep=config.ref_timestep,
+            ref_prompt=config.ref_prompt,
+            block_weights=config.block_weights,
+            text_blocks=config.text_blocks,
+        )
+        branch.attach(backbone, copy_vae=config.osediff_weights is not None)
+        return branch
 
     @classmethod
     def from_unet(
@@ -148,7 +155,7 @@ class ResidualFusion(ReferenceFusion):
         Args:
             backbone: base backbone.
             copy_vae: keep an own copy of the VAE; needed when OSEDiff's LoRA will be merged into the
-                backbone's encoder, which the reference must not pass (rasr.md 2.2).
+                backbone's encoder, which the reference must not pass.
 
         Raises:
             RasrError: OSEDiff's weights are in the backbone already.
@@ -200,15 +207,32 @@ class ResidualFusion(ReferenceFusion):
 
     forward = features
 
-    def keep(self, backbone: OneStepBackbone, ref: Tensor, *, canvas: tuple[int, int] | None = None) -> Kept:
+    def keep(
+        self,
+        backbone: OneStepBackbone,
+        ref: Tensor,
+        *,
+        canvas: tuple[int, int] | None = None,
+        prompt: str = "",
+    ) -> Kept:
         """z_ref: the cheapest point to cut, whatever the branch has learnt."""
         return {"latents": self.encode(ref)}
 
-    def fingerprinted(self, backbone: OneStepBackbone) -> list[nn.Module]:
-        """See `ReferenceFusion`."""
-        return [self.vae.encoder]
+    def to_disk(self, kept: Kept) -> Kept:
+        """In float16: 32 KB per image at 512x512 on SD-2.1."""
+        return {"latents": kept["latents"].half()}
 
-    def prepare(self, backbone: OneStepBackbone, kept: Kept | ReferenceFeatures) -> ReferenceFeatures:
+    def from_disk(self, kept: Kept, tile: tuple[int, int]) -> Kept:
+        """Cuts the centre of square latents to a tile's aspect, as an image is cut to it."""
+        return {"latents": crop_latents(kept["latents"], tile)}
+
+    def fingerprint(self, backbone: OneStepBackbone) -> str:
+        """Of what turns images into latents: the base VAE's encoder and its scaling factor."""
+        return vae_fingerprint(self.vae)
+
+    def prepare(
+        self, backbone: OneStepBackbone, kept: Kept | ReferenceFeatures, weight: float = 1.0
+    ) -> ReferenceFeatures:
         """The branch's features of kept latents; features stay what they are."""
         return kept if isinstance(kept, ReferenceFeatures) else self.features_from_latents(kept["latents"])
 
@@ -245,6 +269,12 @@ class ResidualFusion(ReferenceFusion):
         """Folds the LoRA into its layers."""
         merge_lora(self)
 
+    def check_can_be_saved(self) -> None:
+        """See `ReferenceFusion`."""
+        if not lora_layers(self):
+            raise ValueError("this net's LoRA is merged and cannot be saved; load it with merge=False")
+        super().check_can_be_saved()
+
     def _is_active(self, scale: float | Tensor) -> bool:
         return self.training or isinstance(scale, Tensor) or scale != 0
 
@@ -256,26 +286,11 @@ def add_residual(hidden: Tensor, residual: Tensor, scale: float | Tensor) -> Ten
     return hidden + (scale * residual).to(hidden.dtype)
 
 
-def lora_targets(net: ControlNetModel, ends: Sequence[str] | None = None) -> list[str]:
-    """Names of the Linear and Conv2d layers inside the down blocks that get LoRA.
+def vae_fingerprint(vae: AutoencoderKL) -> str:
+    """Short hash of what turns images into latents: the encoder's weights and the scaling factor.
 
-    Args:
-        net: the branch's network.
-        ends: ends of names, whole words between dots; None is all of them: attention, feed-forward,
-            projections, convolutions, shortcuts, time projections, downsamplers.
-
-    Raises:
-        RasrError: an end that no layer's name has.
+    The weights are compared in bf16, so that a net loaded in bf16 still knows the latents made in fp32.
     """
-    names = [
-        f"down_blocks.{name}"
-        for name, module in net.down_blocks.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    if ends is None:
-        return names
-    for end in ends:
-        if not any(name.endswith(f".{end}") for name in names):
-            known = ", ".join(sorted({name.split(".")[-1] for name in names if not name[-1].isdigit()}))
-            raise RasrError(f"lora_layers: no layer's name ends with {end!r}; give some of {known}")
-    return [name for name in names if any(name.endswith(f".{end}") for end in ends)]
+    digest = hashlib.sha256(str(vae.config.scaling_factor).encode())
+    add_weights(digest, vae, ("encoder.", "quant_conv."))
+    return digest.hexdigest()[:16]

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, read_image
 from rasr.image_ops import cover_and_crop
-from rasr.models.backbone import encode_latents, vae_factor
+from rasr.models.vae import encode_latents, vae_factor
 
 logger = logging.getLogger(__name__)
 

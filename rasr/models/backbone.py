@@ -25,13 +25,14 @@ from rasr.models.unet_passes import (
     run_decoder,
     run_encoder,
 )
+from rasr.models.vae import decode_latents, encode_latents, size_multiple, vae_factor
 
 PROMPT_CACHE_SIZE = 1024
 """Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
 
 
 class OneStepBackbone(nn.Module):
-    """`sr = D(x0(E(lq_up)))` with one UNet step (rasr.md 2.1; OSEDiff, section 3.2).
+    """`sr = D(x0(E(lq_up)))` with one UNet step (OSEDiff, section 3.2).
 
     Tensors: `lq_up` and `sr` are (B, 3, H, W) in [0, 1], RGB, float32; H and W are multiples of
     `size_multiple`. Latents are (B, C, H/f, W/f), already times the VAE's scaling factor. All weights are
@@ -264,44 +265,10 @@ def load_base_vae(path: str, torch_dtype: torch.dtype = torch.float32) -> Autoen
 
     Raises:
         RasrError: as `OneStepBackbone.from_pretrained`; or OSEDiff's weights were merged into that directory,
-            which the reference must not pass (rasr.md 2.2).
+            which the reference must not pass.
     """
     path = str(path)
     vae, mark = load_vae(path, torch_dtype), osediff_mark(path)
     if mark is not None:
         raise RasrError(f"{path} holds the OSEDiff weights {mark}; give the base model it was made from")
     return vae.requires_grad_(False).eval()
-
-
-def vae_factor(vae: AutoencoderKL) -> int:
-    """Side in pixels of the image block that one latent stands for (8 on SD)."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
-
-
-def size_multiple(vae: AutoencoderKL, unet: UNet2DConditionModel) -> int:
-    """H and W of images for the two must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
-    return vae_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
-
-
-def encode_latents(vae: AutoencoderKL, images: Tensor, *, sample: bool = False) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> VAE latents times the scaling factor; posterior mode unless `sample`."""
-    images = (images * 2 - 1).to(vae.encoder.conv_in.weight.dtype)
-    posterior = vae.encode(faster_order(images)).latent_dist
-    latents = posterior.sample() if sample else posterior.mode()
-    return latents.contiguous() * vae.config.scaling_factor
-
-
-def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Latents times the scaling factor -> (B, 3, H, W) images in [0, 1], float32."""
-    latents = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
-    images = vae.decode(faster_order(latents)).sample.contiguous()
-    return images.float().clamp(-1, 1) / 2 + 0.5
-
-
-def faster_order(x: Tensor) -> Tensor:
-    """The same values in the memory order in which a convolutional VAE is fastest on the device of `x`.
-
-    Channels last makes `rasr-small`'s VAE a third faster on a CPU. On CUDA torch's group norm wants the usual
-    order and would copy every time.
-    """
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x

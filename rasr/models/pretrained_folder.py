@@ -10,35 +10,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from torch import nn
 
 from rasr.errors import RasrError, one_line
-from rasr.models.backbone_files import INDEX_FILE, SUBFOLDERS
+from rasr.fusion.registry import fusion_files
+from rasr.models.loading import load_net
 from rasr.models.lora import cast_frozen
-from rasr.pretrained import fetch_hub_folder, is_hub_id
+from rasr.models.weight_files import write_fusion
 
-if TYPE_CHECKING:
-    from rasr.models.rasr_net import RASRNet
+Folder = TypeVar("Folder", bound="PretrainedFolder")
 
-FUSION_FILES = {
-    "correspondence": "correspondence.safetensors",
-    "residual": "reference_branch.safetensors",
-}
-"""Of the fusions that a folder may hold, the default first; others are called after their name."""
 CARD_FILE = "README.md"
-SHIPPED_WEIGHTS = Path(__file__).parents[2] / "weights" / "rasr-small"
-"""The weights that come with the repository."""
-
-# A Stable Diffusion repository holds every tensor several times; one copy is enough.
-_FILES = ("*.json", "*.txt", "model.safetensors", "diffusion_pytorch_model.safetensors")
-HUB_FILES = (
-    INDEX_FILE,
-    *FUSION_FILES.values(),
-    *(f"{part}/{file}" for part in SUBFOLDERS for file in _FILES),
-)
 
 CARD = """\
 # {name}
@@ -62,7 +48,10 @@ What it was trained on, its figures, its limits: not written down yet.
 class PretrainedFolder:
     """`save_pretrained`, `from_pretrained` and `push_to_hub` of `RASRNet`."""
 
-    def save_pretrained(self: RASRNet, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+    backbone: Any
+    fusion: Any
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
         """Writes backbone and branch as one folder; see the module's text.
 
         A `README.md` that is there already stays as it is.
@@ -79,12 +68,10 @@ class PretrainedFolder:
                 weights: one folder cannot hold both.
             ValueError: the branch's LoRA is merged.
         """
-        from rasr.models.weights import check_has_fusion_to_save, write_fusion  # they build on RASRNet
-
         folder = Path(folder)
         check_is_no_file(folder)
         if self.fusion is not None:
-            check_has_fusion_to_save(self)
+            self.fusion.check_can_be_saved()
             if self.backbone.osediff_weights is not None:
                 raise RasrError(
                     f"this net's backbone holds the OSEDiff weights {self.backbone.osediff_weights}, but its "
@@ -92,57 +79,53 @@ class PretrainedFolder:
                     "file of train.py instead, which names both"
                 )
         # Not the fusion of another net over this backbone, even if writing is interrupted.
-        for file in FUSION_FILES.values():
+        for file in fusion_files().values():
             (folder / file).unlink(missing_ok=True)
         self.backbone.save_pretrained(folder, dtype=dtype)
         if self.fusion is not None:
-            write_fusion(self, folder / fusion_file(self.fusion.name), backbone="", dtype=dtype)
+            write_fusion(self, folder / self.fusion.file_name, backbone="", dtype=dtype)
         if not (folder / CARD_FILE).exists():
             model_card(self, folder.resolve().name).save(folder / CARD_FILE)
         return folder
 
-    def save_fusion(self: RASRNet, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
+    def save_fusion(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> Path:
         """Writes the fusion alone into a folder that `save_pretrained` wrote with the same backbone.
 
         Returns:
             The file.
         """
-        from rasr.models.weights import write_fusion
-
-        file = Path(folder) / fusion_file(self.fusion.name)
+        file = Path(folder) / self.fusion.file_name
         write_fusion(self, file, backbone="", dtype=dtype)
         return file
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[Folder],
         folder: str | Path,
         *,
         torch_dtype: torch.dtype = torch.float32,
         fusion: str | None = None,
         merge: bool = False,
         **hub_options: object,
-    ) -> RASRNet:
+    ) -> Folder:
         """Loads what `save_pretrained` wrote, in evaluation mode.
 
         Args:
-            folder: folder, or hub id such as `owner/name`; whatever `load_rasr_net` takes.
+            folder: folder, or hub id such as `owner/name`; whatever `rasr.models.loading.load_net` takes.
             torch_dtype: of the frozen tensors; the trainable ones stay in float32.
-            fusion: see `load_rasr_net`, as `merge`.
+            fusion: see `rasr.models.loading.load_net`, as `merge`.
             merge: False keeps the net trainable.
             hub_options: of `huggingface_hub.snapshot_download`, such as `revision` and `token`.
 
         Raises:
-            RasrError: see `load_rasr_net`.
+            RasrError: see `rasr.models.loading.load_net`.
         """
-        from rasr.models.weights import load_rasr_net  # it builds on RASRNet
-
-        net = load_rasr_net(folder, fusion=fusion, merge=merge, **hub_options)
+        net = load_net(cls, folder, fusion=fusion, merge=merge, **hub_options)
         cast_frozen(net, torch_dtype)
         return net
 
     def push_to_hub(
-        self: RASRNet,
+        self,
         repo_id: str,
         *,
         dtype: torch.dtype = torch.float16,
@@ -175,30 +158,6 @@ class PretrainedFolder:
                 commit_message=commit_message,
                 keep_card=True,
             )
-
-
-def fusion_file(name: str) -> str:
-    """What a folder calls the file of a fusion."""
-    return FUSION_FILES.get(name, f"{name}.safetensors")
-
-
-def find_fusion_file(folder: Path, name: str | None) -> Path | None:
-    """The file of a folder's fusion.
-
-    Args:
-        folder: of `save_pretrained`.
-        name: of the fusion; None is the first of `FUSION_FILES` that is there, or None for a backbone alone.
-
-    Raises:
-        RasrError: the folder does not hold that fusion.
-    """
-    if name is None:
-        files = (folder / file for file in FUSION_FILES.values())
-        return next((file for file in files if file.is_file()), None)
-    file = folder / fusion_file(name)
-    if not file.is_file():
-        raise RasrError(f"{folder} has no fusion {name} ({file.name} is missing); leave out fusion={name}")
-    return file
 
 
 def check_is_no_file(folder: Path) -> None:
@@ -244,7 +203,7 @@ def upload_folder(
         ) from error
 
 
-def model_card(net: RASRNet, name: str) -> ModelCard:
+def model_card(net: nn.Module, name: str) -> ModelCard:
     """A short card with the hub's metadata, for people to fill in."""
     # A backbone knows neither its scale nor whether it was trained: the card promises no more than is known.
     what = "A one-step super-resolution backbone."
@@ -252,31 +211,3 @@ def model_card(net: RASRNet, name: str) -> ModelCard:
         what = f"Restores photographs at {net.config.scale} times their size, with or without a reference."
     data = ModelCardData(library_name="rasr", pipeline_tag="image-to-image", tags=["super-resolution"])
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + CARD.format(name=name, what=what))
-
-
-def find_weights(weights: str | Path | None, **hub_options: object) -> Path:
-    """The file or folder of some weights, downloaded if they are a hub id.
-
-    Args:
-        weights: file, folder, or hub id `owner/name`; None is `SHIPPED_WEIGHTS`.
-        hub_options: of `huggingface_hub.snapshot_download`.
-
-    Raises:
-        RasrError: nothing there, or the hub is out of reach.
-    """
-    if weights is None:
-        if not SHIPPED_WEIGHTS.is_dir():
-            raise RasrError(
-                f"no weights= given, and the small ones are not at {SHIPPED_WEIGHTS}; add weights=FILE, "
-                "DIRECTORY or HUB_ID, or work in a full copy of the repository"
-            )
-        return SHIPPED_WEIGHTS
-    path = Path(weights)
-    if path.exists():
-        return path
-    if str(weights).count("/") == 1 and path.suffix not in (".safetensors", ".ckpt") and is_hub_id(weights):
-        return fetch_hub_folder(str(weights), HUB_FILES, key="weights", **hub_options)
-    raise RasrError(
-        f"weights={path} does not exist; give a .safetensors or .ckpt file of training, a directory of a net "
-        "or a backbone, or a hub id"
-    )

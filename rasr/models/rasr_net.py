@@ -92,12 +92,13 @@ class RASRNet(PretrainedFolder, nn.Module):
         # 2. UNet encoder on the LQ latents: frozen, so autograd records nothing here
         prompt_embeds = backbone.encode_prompt(prompt)
         latents = backbone.encode(lq_up)
-        encoded = backbone.encode_unet(latents, prompt_embeds)
-
-        # 3. the fusion's first place, and the UNet decoder
-        encoded = fusion.inject(backbone, encoded, prepared, conditioning_scale)
         features: list[Tensor] | None = [] if fusion.acts_on_image else None
-        noise_pred = backbone.decode_unet(encoded, prompt_embeds, fusion.text_blocks, features)
+        with fusion.watching(backbone, prepared, conditioning_scale):
+            encoded = backbone.encode_unet(latents, prompt_embeds)
+
+            # 3. the fusion between the halves, and the UNet decoder
+            encoded = fusion.inject(backbone, encoded, prepared, conditioning_scale)
+            noise_pred = backbone.decode_unet(encoded, prompt_embeds, fusion.text_blocks, features)
 
         # 4. image
         x0 = backbone.predict_x0(latents, noise_pred)
@@ -105,15 +106,16 @@ class RASRNet(PretrainedFolder, nn.Module):
         if features is None:
             return Fused(sr)
 
-        # 5. the fusion's second place
+        # 5. the fusion on the image
         restored = Restoration(lq_up, sr, x0, tuple(features))
         return fusion.fuse(backbone, restored, prepared, conditioning_scale)
 
-    def prepare(self, ref: Any) -> Any:
+    def prepare(self, ref: Any, *, weight: float = 1.0) -> Any:
         """What the fusion makes of references, for any number of calls with it.
 
         Args:
             ref: images (B, 3, H', W'), what the fusion's `keep` gave, or `ReferenceFeatures`.
+            weight: share of the reference among several.
         """
         if self.fusion is None:
             raise RasrError("these weights have no reference fusion; restore without a reference")
@@ -121,7 +123,7 @@ class RASRNet(PretrainedFolder, nn.Module):
             if not self.fusion.keeps_any_size:
                 self.backbone.check_size(ref)
             ref = self.fusion.keep(self.backbone, ref)
-        return self.fusion.prepare(self.backbone, ref)
+        return self.fusion.prepare(self.backbone, ref, weight)
 
     def train(self, mode: bool = True) -> RASRNet:
         """Keeps frozen parts in evaluation mode; only what is trainable follows `mode`."""

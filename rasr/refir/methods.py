@@ -15,7 +15,6 @@ from rasr.fusion.base import Kept, Provenance
 from rasr.fusion.residual import ResidualFusion
 from rasr.inference import KeptReferences, ReferenceLatents, Restorer
 from rasr.models import RASRNet, load_rasr_net
-from rasr.models.pretrained_folder import fusion_file
 from rasr.refir.bank_store import BankStore
 from rasr.refir.config import InjectionConfig
 from rasr.refir.multi_step import MultiStepChain
@@ -23,7 +22,7 @@ from rasr.refir.one_step import OneStepChain
 from rasr.refir.references import Reference
 from rasr.refir.restorer import ReFIRRestorer
 
-RESIDUAL_FILE = fusion_file(ResidualFusion.name)
+RESIDUAL_FILE = ResidualFusion.file_name
 
 
 class Method(Protocol):

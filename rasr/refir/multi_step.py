@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.errors import RasrError, one_line
-from rasr.models.backbone import decode_latents, encode_latents, size_multiple, vae_factor
+from rasr.models.vae import decode_latents, encode_latents, size_multiple, vae_factor
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
 

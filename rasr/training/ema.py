@@ -17,7 +17,7 @@ from torch import Tensor
 from rasr.errors import RasrError
 from rasr.models import RASRNet
 from rasr.models.lora import trainable_parameters
-from rasr.models.weights import EMA_KEY, with_fusion_prefix
+from rasr.models.weight_files import EMA_KEY, with_fusion_prefix
 
 
 class EMA(pl.Callback):

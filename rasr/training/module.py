@@ -23,7 +23,7 @@ from rasr.losses import RestorationLoss
 from rasr.losses.adversarial import discriminator_loss, generator_loss
 from rasr.models import RASRNet
 from rasr.models.lora import check_keys, trainable_parameters
-from rasr.models.weights import METADATA_KEY, with_fusion_prefix
+from rasr.models.weight_files import METADATA_KEY, with_fusion_prefix
 from rasr.training.optim import make_schedule
 
 

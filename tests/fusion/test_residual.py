@@ -13,7 +13,7 @@ from tests.helpers import wake_zero_convs
 
 
 def test_parameter_count_on_sd21_base():
-    """The paper's 12.8 M: 1,321,472 in LoRA and 11,479,680 in the 13 zero-convolutions (rasr.md 2.2)."""
+    """The paper's 12.8 M: 1,321,472 in LoRA and 11,479,680 in the 13 zero-convolutions."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNET)
         branch = ResidualFusion.from_unet(unet, rank=4)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from rasr.errors import RasrError
 from rasr.models import OneStepBackbone, RASRNet, build_rasr_net, load_rasr_net, make_tiny_backbone
-from rasr.models import pretrained_folder as module
+from rasr.models import finding as module
 from rasr.models.lora import lora_layers, trainable_parameters
 from tests.helpers import wake_zero_convs
 from tests.osediff_file import write_osediff

@@ -1,4 +1,4 @@
-"""The invariants of rasr.md 2.3 and the behaviour of the one forward."""
+"""RASRNet: strength 0, no reference and a frozen backbone, and the behaviour of the one forward."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from rasr.errors import RasrError
 from rasr.losses import RestorationLoss
 from rasr.models import build_rasr_net, make_tiny_backbone
 from rasr.training import CorrespondenceModule
-from rasr.training.correspondence_module import coarse_loss, fine_loss, match_error, places_on_grid
+from rasr.training.matching_loss import coarse_loss, fine_loss, match_error, places_on_grid
 
 SIZE = 64
 PLAIN = ViewRange(far=0, other=0, occluder=0)

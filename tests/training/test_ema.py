@@ -8,7 +8,7 @@ import torch
 from rasr.errors import RasrError
 from rasr.models import build_rasr_net, make_tiny_backbone
 from rasr.models.lora import trainable_parameters
-from rasr.models.weights import EMA_KEY
+from rasr.models.weight_files import EMA_KEY
 from rasr.training import EMA
 
 
