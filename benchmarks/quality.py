@@ -57,7 +57,7 @@ from rasr.retrieval import (
     Retriever,
     build_index,
 )
-from rasr.retrieval.encoder_base import digest
+from rasr.retrieval.encoders.base import digest
 
 ENCODERS = Path(__file__).resolve().parents[1] / "conf" / "encoder"
 

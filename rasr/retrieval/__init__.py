@@ -1,11 +1,13 @@
 """Retrieval of a reference image (RIRR): encoders, the index and its engines, the retriever, the builder."""
 
 from rasr.retrieval.build import BuildReport, DatabaseImage, build_index, list_database
-from rasr.retrieval.color_gradient import ColorGradientEncoder
 from rasr.retrieval.copying import copy_index
-from rasr.retrieval.encoder_base import ImageEncoder
-from rasr.retrieval.encoders import RandomEncoder, TimmEncoder, encoder_from_settings
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.encoders.base import ImageEncoder
+from rasr.retrieval.encoders.color_gradient import ColorGradientEncoder
+from rasr.retrieval.encoders.random import RandomEncoder
+from rasr.retrieval.encoders.registry import encoder_from_settings
+from rasr.retrieval.encoders.timm import TimmEncoder
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.neighbours import find_neighbours, write_neighbours
 from rasr.retrieval.patches import check_patches
 from rasr.retrieval.payload import Payload

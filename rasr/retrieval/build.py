@@ -19,8 +19,8 @@ from tqdm import tqdm
 from rasr.errors import RasrError
 from rasr.image_io import content_hash, list_images, read_sidecar
 from rasr.retrieval.embed import Embedder, reading_threads
-from rasr.retrieval.encoders import ImageEncoder
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.encoders.base import ImageEncoder
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.patches import entry_id
 from rasr.retrieval.payload import Payload
 from rasr.retrieval.ranks import Ranks

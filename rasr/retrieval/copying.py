@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.engines.base import ReferenceIndex
 
 _PAGE = 1024
 

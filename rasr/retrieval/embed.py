@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from rasr.errors import RasrError
 from rasr.image_io import read_image
-from rasr.retrieval.encoders import ImageEncoder
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.encoders.base import ImageEncoder
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.patches import crop, entry_id, patch_boxes
 from rasr.retrieval.payload import Payload
 from rasr.retrieval.ranks import Ranks

@@ -29,7 +29,7 @@ class IndexMeta:
     """What is known of an index without its entries.
 
     Attributes:
-        engine: "edge", "flat" or "server".
+        engine: name of a registered engine.
         dim: length of the vectors.
         encoder: name, version and settings of the encoder that made them.
         patches: size and overlap of the crops, or None if entries are whole images.
@@ -102,6 +102,17 @@ def unfinished(location: str) -> RasrError:
         f"{location}: the index is being written, or its writing was interrupted; wait for the writer, "
         "or run the same index.py command again to finish it"
     )
+
+
+def check_finished(location: str, meta: IndexMeta, allow_unfinished: bool) -> None:
+    """Refuse what an interrupted writer left, unless it is wanted."""
+    if meta.state != "complete" and not allow_unfinished:
+        raise unfinished(location)
+
+
+def is_url(location: str | Path) -> bool:
+    """Tell whether an index lies on a server."""
+    return str(location).startswith(("http://", "https://"))
 
 
 def read_meta(path: Path) -> IndexMeta:

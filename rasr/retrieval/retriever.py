@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rasr.errors import RasrError
 from rasr.image_io import read_image
-from rasr.retrieval.encoders import ImageEncoder, encoder_from_settings
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.encoders.base import ImageEncoder
+from rasr.retrieval.encoders.registry import encoder_from_settings
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.patches import crop
 from rasr.retrieval.payload import Box, Payload
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from rasr.errors import RasrError
 from rasr.image_io import content_hash
-from rasr.retrieval.index import ReferenceIndex
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.payload import Payload
 
 _PAGE = 1024

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from rasr.retrieval import Payload, ReferenceIndex, server
+from rasr.retrieval import Payload, ReferenceIndex
+from rasr.retrieval.engines import server
 
 DIM = 16
 ENGINES = ("edge", "flat", "server")

@@ -264,7 +264,7 @@ def test_mistakes_are_one_clear_error(database, tmp_path):
         build_index(database / "top.png", tmp_path / "index", ColorGradientEncoder())
     with pytest.raises(RasrError, match="nowhere"):
         build_index(tmp_path / "nowhere", tmp_path / "index", ColorGradientEncoder())
-    with pytest.raises(RasrError, match="engine='fast' is unknown; give edge or flat"):
+    with pytest.raises(RasrError, match="engine='fast' is unknown; give one of edge, flat"):
         build(database, engine="fast")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"x")

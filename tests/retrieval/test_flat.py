@@ -5,7 +5,7 @@ import pytest
 
 from rasr.errors import RasrError
 from rasr.retrieval import Payload, ReferenceIndex
-from rasr.retrieval import flat as flat_module
+from rasr.retrieval.engines import flat as flat_module
 from tests.retrieval.conftest import create, fill, unit_vectors
 
 
@@ -53,7 +53,7 @@ def test_interrupted_write_leaves_the_committed_state(index, tmp_path, monkeypat
 
 
 def test_interrupted_create_can_be_repeated(tmp_path, monkeypatch):
-    from rasr.retrieval import folder
+    from rasr.retrieval.engines import folder
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folder, "write_meta", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

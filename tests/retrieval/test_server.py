@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from rasr.errors import RasrError
 from rasr.retrieval import ReferenceIndex, copy_index
-from rasr.retrieval.server import collection_name, connect
+from rasr.retrieval.engines.server import collection_name, connect
 from tests.retrieval.conftest import create, fill
 
 

@@ -1,6 +1,6 @@
 """The engine `server`: a collection on a Qdrant server or cluster, http://host:6333/collection.
 
-The points lie as in the edge engine (`rasr.retrieval.points`); the description of the index is the
+The points lie as in the edge engine (`rasr.retrieval.engines.points`); the description of the index is the
 collection's metadata. Several processes may read and write at the same time; an API key comes from the
 environment variable QDRANT_API_KEY. Paths are kept absolute: every machine that restores must see the images
 there.
@@ -18,10 +18,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
 from rasr.errors import RasrError
-from rasr.retrieval.index import ReferenceIndex, check_finished
-from rasr.retrieval.meta import IndexMeta, damaged
-from rasr.retrieval.payload import Payload
-from rasr.retrieval.points import (
+from rasr.retrieval.engines.base import ReferenceIndex
+from rasr.retrieval.engines.points import (
     FULL_SCAN_KB,
     HNSW_EF_CONSTRUCT,
     HNSW_EF_SEARCH,
@@ -31,6 +29,8 @@ from rasr.retrieval.points import (
     point_id,
     to_point_payload,
 )
+from rasr.retrieval.meta import IndexMeta, check_finished, damaged
+from rasr.retrieval.payload import Payload
 
 _PAGE = 1024
 _UPSERT = 256  # 768 floats as JSON are 16 KB; a server takes requests up to 32 MB
@@ -40,6 +40,8 @@ _POLL = 0.5  # seconds
 
 class ServerIndex(ReferenceIndex):
     """See the module's text."""
+
+    engine_name = "server"
 
     def __init__(self, location: str, meta: IndexMeta, client: QdrantClient) -> None:
         super().__init__(location, meta)

@@ -1,4 +1,4 @@
-"""Image encoders of the papers: any timm model (DINOv2, DINOv3, CLIP, VGG-16, ResNet-50), and `random`.
+"""Image encoders of the papers: any timm model (DINOv2, DINOv3, CLIP, VGG-16, ResNet-50).
 
 A query is treated exactly as an image of the database: its centre is cut to a square, then resized to the
 model's input with antialiasing, up or down. A small LQ image and its large original therefore show the model
@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,52 +19,7 @@ from torch.nn import functional
 from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.pretrained import load_timm_model
-from rasr.retrieval.color_gradient import ColorGradientEncoder
-from rasr.retrieval.encoder_base import ImageEncoder, digest, resize
-
-
-def encoder_from_settings(settings: Mapping[str, Any], device: str = "auto") -> ImageEncoder:
-    """Make the encoder that an index was built with, from the settings kept in it.
-
-    A file of weights that is no longer where it was is looked for in the Hugging Face cache and hub instead;
-    whether it is the right one shows in the encoder's version.
-    """
-    settings = dict(settings)
-    kind = settings.pop("kind", None)
-    if kind == "color_gradient":
-        return ColorGradientEncoder(**settings)
-    if kind == "random":
-        return RandomEncoder(**settings)
-    if kind == "timm":
-        if settings["weights"] is not None and not Path(settings["weights"]).is_file():
-            settings["weights"] = None
-        return TimmEncoder(device=device, **settings)
-    raise RasrError(f"unknown kind of encoder {kind!r} in the index's settings; name the encoder yourself")
-
-
-class RandomEncoder(ImageEncoder):
-    """A random direction per image content: Table 5's row "None", which picks references at random.
-
-    Args:
-        dim: length of the vectors.
-        seed: another seed, other references.
-    """
-
-    def __init__(self, *, dim: int = 64, seed: int = 0) -> None:
-        if dim < 2:
-            raise RasrError(f"encoder.dim={dim}: must be at least 2")
-        self.dim, self._seed = dim, seed
-        self.name = "random"
-        self.settings = {"kind": "random", "dim": dim, "seed": seed}
-        self.version = digest("1", json.dumps(self.settings))
-
-    def encode(self, images: list[Tensor]) -> Tensor:
-        return functional.normalize(torch.stack([self._draw(image) for image in images]), dim=1)
-
-    def _draw(self, image: Tensor) -> Tensor:
-        content = image.detach().cpu().contiguous().numpy().tobytes()
-        key = int(digest(str(self._seed), content.hex()), 16)
-        return torch.from_numpy(np.random.default_rng(key).standard_normal(self.dim, dtype=np.float32))
+from rasr.retrieval.encoders.base import ImageEncoder, digest, resize
 
 
 class TimmEncoder(ImageEncoder):
@@ -81,6 +35,8 @@ class TimmEncoder(ImageEncoder):
         precision: "fp32", or "bf16" for speed on recent GPUs; the vectors of both are comparable.
         device: "auto" takes a GPU if there is one.
     """
+
+    kind = "timm"
 
     def __init__(
         self,
@@ -124,7 +80,7 @@ class TimmEncoder(ImageEncoder):
         self.name = model_name
         self.dim = self._features(torch.zeros(1, 3, *self._size)).shape[1]
         self.settings = {
-            "kind": "timm",
+            "kind": self.kind,
             "model_name": model_name,
             "weights": None if weights is None else str(Path(weights).resolve()),
             "img_size": img_size,
@@ -136,6 +92,14 @@ class TimmEncoder(ImageEncoder):
         self.version = digest("2", json.dumps(preparation), net)
         self._device = resolve_device(device)
         self._net.to(self._device)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], device: str = "auto") -> "TimmEncoder":
+        """A file of weights that is no longer where it was is looked for in the hub's cache and the hub."""
+        settings = dict(settings)
+        if settings.get("weights") is not None and not Path(settings["weights"]).is_file():
+            settings["weights"] = None
+        return cls(device=device, **settings)
 
     @torch.inference_mode()
     def encode(self, images: list[Tensor]) -> Tensor:

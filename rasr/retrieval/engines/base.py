@@ -1,4 +1,4 @@
-"""The reference index: vectors and what belongs to them, behind one interface for three engines.
+"""The reference index: vectors and what belongs to them, behind one interface for all engines.
 
 - `edge`: Qdrant's engine inside this process (`qdrant-edge-py`), approximate search in a folder; the default.
   One process at a time, readers too.
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from rasr.errors import RasrError
-from rasr.retrieval.meta import META_FILE, IndexMeta, read_meta, unfinished
+from rasr.retrieval.engines.registry import get_engine
+from rasr.retrieval.meta import META_FILE, IndexMeta, is_url, read_meta
 from rasr.retrieval.payload import Payload
 
 SCORE_DECIMALS = 6  # below that, scores differ with the order of summation: equal images must tie exactly
@@ -30,9 +31,16 @@ FILTER_FIELDS = ("category",)
 class ReferenceIndex(ABC):
     """Ids, vectors and payloads, searched by cosine similarity. Use `create` or `open`.
 
+    An engine is one class that fills in the abstract methods, and `make` and `load`; the
+    simplest way is `rasr.retrieval.engines.folder.FolderIndex`. One from elsewhere is registered
+    (`rasr.retrieval.engines.registry`).
+
     Attributes:
         location: path or URL, as given.
     """
+
+    engine_name: str = ""
+    """Under which the registry knows it."""
 
     def __init__(self, location: str, meta: IndexMeta) -> None:
         self.location = location
@@ -58,7 +66,7 @@ class ReferenceIndex(ABC):
             encoder_name: of the encoder that makes them.
             encoder_version: likewise; vectors of another version are not comparable.
             encoder_settings: JSON-able, see `rasr.retrieval.encoder_from_settings`.
-            engine: "edge" or "flat" for a folder; a URL is always a server.
+            engine: "edge", "flat" or a registered one for a folder; a URL is always a server.
             patches: size and overlap of the crops, if entries are crops.
             quantize: search int8 copies of the vectors and keep float16 on disk, for millions of entries;
                 the hits are scored with the float16. Not for `flat`.
@@ -69,7 +77,7 @@ class ReferenceIndex(ABC):
         settings = json.loads(json.dumps(dict(encoder_settings or {})))  # as it will be read back
         encoder = {"name": encoder_name, "version": encoder_version, "settings": settings}
         meta = IndexMeta(engine, dim, encoder, None if patches is None else dict(patches), quantize)
-        return _engine(engine).make(_plain(location), meta)
+        return get_engine(engine).make(_plain(location), meta)
 
     @staticmethod
     def open(location: str | Path, *, allow_unfinished: bool = False) -> "ReferenceIndex":
@@ -80,7 +88,7 @@ class ReferenceIndex(ABC):
             allow_unfinished: take what an interrupted writer left, to go on with it as the writer.
         """
         engine = "server" if is_url(location) else read_meta(Path(location)).engine
-        index = _engine(engine).load(_plain(location), allow_unfinished)
+        index = get_engine(engine).load(_plain(location), allow_unfinished)
         if index.state == "writing":
             index._begin_writing()
         return index
@@ -89,7 +97,7 @@ class ReferenceIndex(ABC):
     def exists(location: str | Path) -> bool:
         """Tell whether there is an index, of whatever state."""
         if is_url(location):
-            return _engine("server").is_there(_plain(location))
+            return get_engine("server").is_there(_plain(location))
         return (Path(location) / META_FILE).exists()
 
     @property
@@ -283,32 +291,5 @@ class ReferenceIndex(ABC):
         return vectors
 
 
-def is_url(location: str | Path) -> bool:
-    return str(location).startswith(("http://", "https://"))
-
-
-def check_finished(location: str, meta: IndexMeta, allow_unfinished: bool) -> None:
-    """Refuse what an interrupted writer left, unless it is wanted."""
-    if meta.state != "complete" and not allow_unfinished:
-        raise unfinished(location)
-
-
 def _plain(location: str | Path) -> str:
     return str(location) if is_url(location) else os.fspath(location)
-
-
-def _engine(name: str) -> Any:
-    """The class of an engine; each is imported only when it is used."""
-    if name == "flat":
-        from rasr.retrieval.flat import FlatIndex
-
-        return FlatIndex
-    if name == "edge":
-        from rasr.retrieval.edge import EdgeIndex
-
-        return EdgeIndex
-    if name == "server":
-        from rasr.retrieval.server import ServerIndex
-
-        return ServerIndex
-    raise RasrError(f"engine={name!r} is unknown; give edge or flat, or the URL of a Qdrant server as index=")

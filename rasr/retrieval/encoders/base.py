@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,18 +12,34 @@ from torch.nn import functional
 class ImageEncoder(ABC):
     """What the index and the retriever need to know of an encoder.
 
+    An encoder is one class and one yaml in `conf/encoder`; one from elsewhere is registered
+    (`rasr.retrieval.encoders.registry`), so that an index which it built can be searched.
+
     Attributes:
+        kind: under which the registry, and the settings in an index, know the class.
         name: what a person calls it.
         version: short hash of everything that changes the vectors (weights, pre-processing). Vectors are
             comparable only if name and version agree.
         dim: length of a vector.
-        settings: JSON-able; `encoder_from_settings` makes the same encoder of it. Kept in every index.
+        settings: JSON-able, with `kind`; `encoder_from_settings` makes the same encoder of the rest. Kept in
+            every index.
     """
 
+    kind: str
     name: str
     version: str
     dim: int
     settings: dict[str, Any]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], device: str = "auto") -> "ImageEncoder":
+        """Make the encoder of `settings` without `kind`.
+
+        Args:
+            settings: see the class.
+            device: where it computes, if it is a matter of choice.
+        """
+        return cls(**settings)
 
     @abstractmethod
     def encode(self, images: list[Tensor]) -> Tensor:

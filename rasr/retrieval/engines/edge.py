@@ -17,10 +17,8 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from rasr.errors import RasrError
-from rasr.retrieval.folder import FolderIndex
-from rasr.retrieval.meta import IndexMeta, damaged, fingerprint, read_meta
-from rasr.retrieval.payload import Payload
-from rasr.retrieval.points import (
+from rasr.retrieval.engines.folder import FolderIndex
+from rasr.retrieval.engines.points import (
     FULL_SCAN_KB,
     HNSW_EF_CONSTRUCT,
     HNSW_EF_SEARCH,
@@ -30,6 +28,8 @@ from rasr.retrieval.points import (
     point_id,
     to_point_payload,
 )
+from rasr.retrieval.meta import IndexMeta, damaged, fingerprint, read_meta
+from rasr.retrieval.payload import Payload
 
 _PAGE = 4096
 _SEGMENT_KB = 20_000_000  # one graph for all: searching several costs one search each
@@ -37,6 +37,8 @@ _SEGMENT_KB = 20_000_000  # one graph for all: searching several costs one searc
 
 class EdgeIndex(FolderIndex):
     """See the module's text."""
+
+    engine_name = "edge"
 
     PARTS = ("shard",)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rasr.errors import RasrError
-from rasr.retrieval.encoder_base import ImageEncoder, digest, resize
+from rasr.retrieval.encoders.base import ImageEncoder, digest, resize
 
 
 class ColorGradientEncoder(ImageEncoder):
@@ -20,6 +20,8 @@ class ColorGradientEncoder(ImageEncoder):
     histogram (HOG, summed over cells), mean colours on a coarse grid. Only the last one knows positions.
     """
 
+    kind = "color_gradient"
+
     _CHROMA_BINS, _LIGHTNESS_BINS, _ORIENTATIONS = 8, 12, 9
     _WEIGHTS = (1.0, 1.0, 0.6, 0.4, 0.2)  # found on crops of scikit-image's photographs
     _SCALE = np.array([50.0, 30.0, 30.0])  # spread of L, a, b in photographs
@@ -29,7 +31,7 @@ class ColorGradientEncoder(ImageEncoder):
             raise RasrError(f"encoder.size={size} must be >= 16 and a multiple of 2 x encoder.grid={grid}")
         self.size, self.grid = size, grid
         self.name = "color_gradient"
-        self.settings = {"kind": "color_gradient", "size": size, "grid": grid}
+        self.settings = {"kind": self.kind, "size": size, "grid": grid}
         recipe = [self.settings, self._CHROMA_BINS, self._LIGHTNESS_BINS, self._ORIENTATIONS, self._WEIGHTS]
         self.version = digest("1", json.dumps(recipe))
         self.dim = self._CHROMA_BINS**2 + self._LIGHTNESS_BINS + 6 + self._ORIENTATIONS + 3 * grid**2

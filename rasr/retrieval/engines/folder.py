@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rasr.errors import RasrError
-from rasr.retrieval.index import ReferenceIndex, check_finished
+from rasr.retrieval.engines.base import ReferenceIndex
 from rasr.retrieval.meta import (
     META_FILE,
     IndexMeta,
     check_files,
+    check_finished,
     damaged,
     fingerprint,
     read_meta,

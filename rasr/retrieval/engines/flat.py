@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from rasr.errors import RasrError
-from rasr.retrieval.folder import FolderIndex
-from rasr.retrieval.index import SCORE_DECIMALS
+from rasr.retrieval.engines.base import SCORE_DECIMALS
+from rasr.retrieval.engines.folder import FolderIndex
 from rasr.retrieval.meta import IndexMeta, damaged, flush, read_meta
 from rasr.retrieval.payload import Payload
 
@@ -35,6 +35,8 @@ _ROUGHNESS = 4e-3
 
 class FlatIndex(FolderIndex):
     """See the module's text."""
+
+    engine_name = "flat"
 
     PARTS = ("vectors-*.f16", "entries-*.jsonl")
 

@@ -1,0 +1,1 @@
+"""Engines of the reference index: one file each, behind `base.ReferenceIndex`."""
