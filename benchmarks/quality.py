@@ -40,7 +40,7 @@ from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
 from rasr.data.arguments import parse, whole
-from rasr.data.preparation import split_categories
+from rasr.preparation.sets import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
 from rasr.evaluation.report import write_text

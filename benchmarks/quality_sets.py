@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, sample_seed
-from rasr.data.preparation import split_categories
+from rasr.degradation import RealESRGANDegradation
+from rasr.data import sample_seed
+from rasr.preparation.sets import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import write_json
 from rasr.image_io import content_hash, list_images, read_image, write_png

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rasr.data.preparation import split_categories
+from rasr.preparation.sets import split_categories
 from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.data.two_view import ViewRange, make_view
 from rasr.image_io import list_images, read_image

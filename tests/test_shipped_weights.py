@@ -7,7 +7,7 @@ import skimage.data
 import torch
 from safetensors.torch import load_file
 
-from rasr.data import RealESRGANDegradation
+from rasr.degradation import RealESRGANDegradation
 from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import ViewRange, make_view
 from rasr.evaluation import psnr

@@ -36,7 +36,8 @@ from photographs import find_photograph
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, sample_seed
+from rasr.degradation import RealESRGANDegradation
+from rasr.data import sample_seed
 from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import STRIDE, ViewRange, make_view
 from rasr.errors import RasrError

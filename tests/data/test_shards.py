@@ -17,7 +17,7 @@ COUNT = 11
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, run_logged):
+def folder(tmp_path_factory):
     """A data set of noise, and shards of it made by the command: several chunks, two references each."""
     folder = tmp_path_factory.mktemp("shards")
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def test_a_run_over_shards_resumes_to_the_batch_on_every_rank(folder, workers):
     assert len(names) == COUNT
 
 
-def test_mistakes_are_one_line(folder, tmp_path, run_logged, monkeypatch):
+def test_mistakes_are_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(RasrError, match="cannot open the shards"):
         ShardDataset(tmp_path, **SETTINGS)
     with pytest.raises(

@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rasr.data import RealESRGANDegradation, degrade, sample_seed
+from rasr.degradation import RealESRGANDegradation
+from rasr.data import sample_seed
+from rasr.preparation import test_set
 from rasr.image_io import ImageReadError, read_image, write_png
 from tests.helpers import REPOSITORY, run_entry
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data as photos
 
 from rasr.data import read_rows
-from rasr.data.curation import (
+from rasr.preparation.curation import (
     HASH_SIDE,
     Measured,
     close_pairs,
@@ -18,7 +18,7 @@ from rasr.data.curation import (
     measure_image,
     measure_sharpness,
 )
-from rasr.data.jobs import Job
+from rasr.preparation.jobs import Job
 from rasr.image_io import read_image
 
 SIZE = 96
@@ -60,7 +60,7 @@ def collection(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def build(run_logged):
+def build():
     """Run the builder with limits that fit the small collection; further arguments override them."""
 
     def run(collection, output, *arguments):
@@ -142,8 +142,8 @@ def test_a_second_run_is_cheap_and_another_split_leaves_nothing_behind(
 ):
     assert build(collection, tmp_path).returncode == 0
     same = {path.name for path in tmp_path.rglob("*.png")}
-    monkeypatch.setattr("rasr.data.curation.read_pixels", lambda path: 1 / 0)
-    monkeypatch.setattr("rasr.data.preparation.read_pixels", lambda path: 1 / 0)
+    monkeypatch.setattr("rasr.preparation.curation.read_pixels", lambda path: 1 / 0)
+    monkeypatch.setattr("rasr.preparation.sets.read_pixels", lambda path: 1 / 0)
     assert build(collection, tmp_path).returncode == 0
     assert {path.name for path in tmp_path.rglob("*.png")} == same
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rasr.data.basicsr_compat import (
+from rasr.degradation.basicsr_compat import (
     bivariate_Gaussian,
     bivariate_generalized_Gaussian,
     bivariate_plateau,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
-from rasr.data.kernels import Kernel, KernelSpec, draw_blur_kernel, draw_sinc_kernel
+from rasr.degradation.kernels import Kernel, KernelSpec, draw_blur_kernel, draw_sinc_kernel
 from rasr.data.seeding import SampleRandom
 from rasr.errors import RasrError
 

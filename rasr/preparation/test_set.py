@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rasr.checks import check_whole
 from rasr.cli import entry_point
-from rasr.data.degradation import RealESRGANDegradation
+from rasr.degradation.pipeline import RealESRGANDegradation
 from rasr.data.seeding import sample_seed
 from rasr.data.settings import check_crop
 from rasr.errors import RasrError

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasr.checks import check_whole
-from rasr.data.degradation_parameters import (
+from rasr.degradation.parameters import (
     SampleParameters,
     draw_mild_parameters,
     draw_parameters,
     draw_range_parameters,
     parse_parameters,
 )
-from rasr.data.degradation_steps import add_noise, blur, jpeg, quantize, resize, sharpen
+from rasr.degradation.steps import add_noise, blur, jpeg, quantize, resize, sharpen
 from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.errors import RasrError
 
@@ -56,7 +56,7 @@ class RealESRGANDegradation(nn.Module):
         Args:
             preset: see the class.
             scale: shrinking per side.
-            parameters: of the preset `fixed`, as :func:`rasr.data.degradation_parameters.parse_parameters`
+            parameters: of the preset `fixed`, as :func:`rasr.degradation.parameters.parse_parameters`
                 reads them: a `parameters` entry of the record that `python -m rasr.data.degrade` writes.
         """
         super().__init__()

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import ks_2samp
 
-from rasr.data import RealESRGANDegradation, degradation_parameters
+from rasr.degradation import RealESRGANDegradation, parameters
 from rasr.image_io import read_image
-from tests.data.basicsr_recipe import BasicSRRecipe, seed_globals
+from tests.degradation.basicsr_recipe import BasicSRRecipe, seed_globals
 
 DRAWS = 200
 SIDE = 256

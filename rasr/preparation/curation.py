@@ -10,7 +10,7 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
-from rasr.data.jobs import Job
+from rasr.preparation.jobs import Job
 from rasr.data.seeding import sample_seed
 from rasr.image_io import ImageReadError, read_pixels, to_tensor, to_uint8
 

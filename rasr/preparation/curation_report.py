@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rasr.data.preparation import centre_crop
+from rasr.preparation.sets import centre_crop
 from rasr.image_io import atomic_path, read_image, to_uint8
 
 THUMBNAIL = 128  # pixels

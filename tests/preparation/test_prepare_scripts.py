@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from rasr.data import read_rows
-from rasr.data.jobs import RECORD, Job, _write_record, map_jobs, remove_stale
-from rasr.data.preparation import crop_image
+from rasr.preparation.jobs import RECORD, Job, _write_record, map_jobs, remove_stale
+from rasr.preparation.sets import crop_image
 from rasr.errors import RasrError
 from rasr.image_io import read_image, write_png
 
@@ -23,7 +23,7 @@ def make(folder, *names, size=(40, 60)):
 
 
 @pytest.fixture
-def prepare(run_logged):
+def prepare():
     """Run the prepare.py of a set over a folder of originals; it writes to `out` beside them."""
 
     def run(name, folder, *arguments):
@@ -96,7 +96,7 @@ def test_a_second_run_reads_nothing_keeps_references_and_mends(prepare, flickr, 
     manifest.write_text(manifest.read_text().replace("train,fox,,,", "train,fox,,reference/fox/0.png.png,"))
     before = snapshot(output)
     read = []
-    monkeypatch.setattr("rasr.data.preparation.read_pixels", lambda path: read.append(path) or 1 / 0)
+    monkeypatch.setattr("rasr.preparation.sets.read_pixels", lambda path: read.append(path) or 1 / 0)
     assert prepare("rasr_flickr30", flickr, "--crop", "32").returncode == 0
     assert snapshot(output) == before and read == []
     assert read_rows(manifest)[0].references == ("reference/fox/0.png.png",)
@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on(prepare, flickr, monkeypatch):
         done_before.append(path)
         write_png(image, path)
 
-    monkeypatch.setattr("rasr.data.preparation.write_png", stop_at_fifth)
+    monkeypatch.setattr("rasr.preparation.sets.write_png", stop_at_fifth)
     done = prepare("rasr_flickr30", flickr, "--crop", "32")
     assert done.returncode == 130 and done.stderr.endswith("run the same command again to go on\n")
     stamps = {path: path.stat().st_mtime_ns for path in done_before}
@@ -290,11 +290,11 @@ def test_what_a_killed_run_wrote_is_known_to_the_next(originals, tmp_path, monke
     make(originals, "a.png")
     output, target = tmp_path / "out", tmp_path / "out/test/a.png"
     monkeypatch.setattr(
-        "rasr.data.preparation.write_png", lambda image, path: write_png(image, path) or 1 / 0
+        "rasr.preparation.sets.write_png", lambda image, path: write_png(image, path) or 1 / 0
     )
     writes = []
     monkeypatch.setattr(  # killed: nothing is recorded after the first time
-        "rasr.data.jobs._write_record",
+        "rasr.preparation.jobs._write_record",
         lambda path, known: writes.append(1) or (len(writes) == 1 and _write_record(path, known)),
     )
     with pytest.raises(ZeroDivisionError):
@@ -383,7 +383,7 @@ def test_every_format_and_kind_is_cropped_as_it_is_read(originals, tmp_path):
         ("realphoto60", "photos/real_lq", (), 67),
     ],
 )
-def test_real_photographs_of_each_layout(shared_data, run_logged, tmp_path, name, folder, arguments, count):
+def test_real_photographs_of_each_layout(shared_data, tmp_path, name, folder, arguments, count):
     arguments = ("--input", shared_data / folder, "--output", tmp_path, "--workers", "2", *arguments)
     done = run_logged(f"data/{name}/prepare.py", *arguments)
     assert done.returncode == 0, done.stderr

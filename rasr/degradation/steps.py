@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from scipy.fft import dct, next_fast_len
 from torch import Tensor
 
-from rasr.data.basicsr_compat import USMSharp, c_table, y_table
-from rasr.data.degradation_parameters import ANTIALIASED, StageParameters
-from rasr.data.kernels import Kernel
+from rasr.degradation.basicsr_compat import USMSharp, c_table, y_table
+from rasr.degradation.parameters import ANTIALIASED, StageParameters
+from rasr.degradation.kernels import Kernel
 
 USM_WEIGHT = 0.5
 USM_THRESHOLD = 10 / 255

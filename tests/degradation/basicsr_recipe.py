@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import rasr.data.basicsr_compat  # noqa: F401 - makes basicsr importable
+import rasr.degradation.basicsr_compat  # noqa: F401 - makes basicsr importable
 
 # isort: split
 from basicsr.data.degradations import (
