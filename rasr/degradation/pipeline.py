@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from rasr.checks import check_whole
+from rasr.data.seeding import SampleRandom, sample_seed
+from rasr.degradation.base import Degradation
 from rasr.degradation.parameters import (
     SampleParameters,
     draw_mild_parameters,
@@ -21,13 +22,12 @@ from rasr.degradation.parameters import (
     parse_parameters,
 )
 from rasr.degradation.steps import add_noise, blur, jpeg, quantize, resize, sharpen
-from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.errors import RasrError
 
 PRESETS = ("osediff", "realesrgan", "mild", "range", "bicubic", "fixed")
 
 
-class RealESRGANDegradation(nn.Module):
+class RealESRGANDegradation(Degradation):
     """Degrade a batch of clean images.
 
     Presets, the first two with the published x4 parameters:
@@ -57,9 +57,8 @@ class RealESRGANDegradation(nn.Module):
             preset: see the class.
             scale: shrinking per side.
             parameters: of the preset `fixed`, as :func:`rasr.degradation.parameters.parse_parameters`
-                reads them: a `parameters` entry of the record that `python -m rasr.data.degrade` writes.
+                reads them: a `parameters` entry of the record that `python -m rasr.tools degrade` writes.
         """
-        super().__init__()
         if preset not in PRESETS:
             raise RasrError(f"degradation preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
         if (parameters is not None) != (preset == "fixed"):
@@ -67,9 +66,7 @@ class RealESRGANDegradation(nn.Module):
                 f"degradation preset={preset} with parameters={parameters}: "
                 "give preset=fixed its parameters, and no other preset any"
             )
-        check_whole("degradation.scale", scale, least=1)
-        self.preset = preset
-        self.scale = scale
+        super().__init__(preset, scale=scale)
         self.fixed = None if parameters is None else parse_parameters(parameters)
 
     def parameters_of(self, seed: int) -> SampleParameters | None:

@@ -1,4 +1,4 @@
-"""Make a fixed low-quality test set; `python -m rasr.data.degrade --help` tells more."""
+"""A fixed low-quality test set, made of photographs, with a record of what happened to each."""
 
 import json
 import logging
@@ -7,52 +7,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.checks import check_whole
-from rasr.cli import entry_point
-from rasr.degradation.pipeline import RealESRGANDegradation
+from rasr.degradation import Degradation
 from rasr.data.seeding import sample_seed
-from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, content_hash, list_images, read_image, write_png
 
 RECORD = "parameters.jsonl"
 KINDS = ("gt", "lq")  # folders of the results
 
-logger = logging.getLogger("rasr.data.degrade")
-
-
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="degrade")
-@entry_point
-def main(cfg: DictConfig) -> None:
-    _check(cfg)
-    degradation = instantiate(cfg.degradation)
-    source, output = Path(str(cfg.input)), Path(str(cfg.output))  # a name like 2024 comes as a number
-    made, bad = make_test_set(source, output, degradation, seed=cfg.seed, gt_size=cfg.gt_size)
-    logger.info("%d images degraded, %s", made, cfg.output)
-    if bad:
-        raise RasrError(f"{len(bad)} passed over, the rest is done; mend or remove, first: {bad[0]}")
-
-
-def _check(cfg: DictConfig) -> None:
-    if not isinstance(cfg.seed, int):
-        raise RasrError(f"seed={cfg.seed} is not a whole number; give one")
-    if cfg.gt_size is None:
-        check_whole("scale", cfg.scale, least=1)
-    else:
-        check_crop(cfg.gt_size, cfg.scale)
+logger = logging.getLogger(__name__)
 
 
 def make_test_set(
     source: str | Path,
     output: str | Path,
-    degradation: RealESRGANDegradation,
+    degradation: Degradation,
     *,
     seed: int,
     gt_size: int | None = None,
@@ -103,7 +76,7 @@ def make_test_set(
 
 
 def _describe(
-    path: Path, image: str, target: str, settings: dict[str, Any], degradation: RealESRGANDegradation
+    path: Path, image: str, target: str, settings: dict[str, Any], degradation: Degradation
 ) -> dict[str, Any]:
     """Make the image's line of the record; nothing is degraded yet."""
     image_seed = sample_seed(settings["seed"], image)
@@ -119,7 +92,7 @@ def _describe(
     }
 
 
-def _degrade(path: Path, entry: dict[str, Any], output: Path, degradation: RealESRGANDegradation) -> None:
+def _degrade(path: Path, entry: dict[str, Any], output: Path, degradation: Degradation) -> None:
     gt = _cut(read_image(path), entry["gt_size"], degradation.scale, path)
     lq = degradation(gt[None], seeds=torch.tensor([entry["image_seed"]]))[0]
     write_png(gt, output / entry["gt"])
@@ -191,7 +164,7 @@ def _write_record(entries: dict[str, dict[str, Any]], output: Path) -> None:
 def _refuse_other_settings(
     known: dict[str, dict[str, Any]],
     settings: dict[str, Any],
-    degradation: RealESRGANDegradation,
+    degradation: Degradation,
     output: Path,
 ) -> None:
     if degradation.fixed is not None:
@@ -202,7 +175,3 @@ def _refuse_other_settings(
                 raise RasrError(
                     f"output={output} holds a test set with other {name}; give another folder, or delete it"
                 )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,11 @@
-"""Writes a random small backbone as a diffusers-format directory: for tests, and as a start to compare with.
+"""Write a random small backbone as a diffusers-format directory: for tests, and as a start to compare with."""
 
-python scripts/make_tiny.py outputs/tiny
-"""
+from omegaconf import DictConfig
 
-import argparse
-
+from rasr.checks import check_whole
 from rasr.models import make_tiny_backbone
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", help="directory to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
-    args = parser.parse_args()
-    make_tiny_backbone(args.seed).save_pretrained(args.path)
-
-
-if __name__ == "__main__":
-    main()
+def main(cfg: DictConfig) -> None:
+    check_whole("seed", cfg.seed, least=0)
+    make_tiny_backbone(cfg.seed).save_pretrained(str(cfg.output))

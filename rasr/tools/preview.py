@@ -1,4 +1,4 @@
-"""Draw a contact sheet of training samples; `python -m rasr.data.preview --help` tells more."""
+"""Draw a contact sheet of training samples, as train.py would see them."""
 
 import logging
 import math
@@ -7,14 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from rasr.checks import check_whole
-from rasr.cli import entry_point
 from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, to_uint8
@@ -25,11 +23,9 @@ GAP = 8  # pixels between the pictures and around them
 TEXT_HEIGHT = 20  # pixels of a line of text
 MIN_SIDE = 192  # pixels; smaller pictures are enlarged by a whole factor, so that their own pixels show
 
-logger = logging.getLogger("rasr.data.preview")
+logger = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="preview")
-@entry_point
 def main(cfg: DictConfig) -> None:
     check_whole("rows", cfg.rows, least=1)
     check_crop(cfg.gt_size, cfg.scale)
@@ -89,7 +85,3 @@ def _write(draw: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int
     while text and draw.textlength(text, font) > width:
         text = text[:-1]
     draw.text((left, top + TEXT_HEIGHT // 2), text, fill="black", font=font, anchor="lm")
-
-
-if __name__ == "__main__":
-    main()

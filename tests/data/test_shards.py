@@ -10,6 +10,7 @@ from rasr.data import ReferenceDataset, ResumableDataLoader, ResumableDistribute
 from rasr.data.shards import ShardDataset, is_shards
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from tests.helpers import run_logged
 
 litdata = pytest.importorskip("litdata")
 

@@ -85,7 +85,7 @@ def halved(bounds):
 
 def with_mistake(mistake):
     """The stages' specification with one mistake."""
-    first, second = degradation_parameters.STAGES
+    first, second = parameters.STAGES
     both = {
         "halved noise": lambda stage: replace(
             stage, noise_range=halved(stage.noise_range), poisson_range=halved(stage.poisson_range)
@@ -107,7 +107,7 @@ def test_statistics_equal_the_recipe():
 
 @pytest.mark.parametrize("mistake", ["halved noise", "gray noise only", "no blur"])
 def test_the_comparison_sees_a_mistake(mistake, monkeypatch):
-    monkeypatch.setattr(degradation_parameters, "STAGES", with_mistake(mistake))
+    monkeypatch.setattr(parameters, "STAGES", with_mistake(mistake))
     values = p_values(draw_ours("gravel.png", "osediff"), draw_oracle("gravel.png", "osediff"))
     assert min(values.values()) < 0.01, values
 
@@ -133,6 +133,6 @@ def test_statistics_equal_the_recipe_on_all_photographs_together(preset):
     ["second blur's probability swapped", "directions of the resizes swapped", "stronger JPEG"],
 )
 def test_the_pooled_comparison_sees_small_mistakes(mistake, monkeypatch):
-    monkeypatch.setattr(degradation_parameters, "STAGES", with_mistake(mistake))
+    monkeypatch.setattr(parameters, "STAGES", with_mistake(mistake))
     values = pooled_p_values("osediff")
     assert min(values.values()) < 0.001, values

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers import run_logged
 from rasr.data import read_rows
 from rasr.preparation.jobs import RECORD, Job, _write_record, map_jobs, remove_stale
 from rasr.preparation.sets import crop_image

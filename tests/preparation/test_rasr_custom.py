@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data as photos
 
+from tests.helpers import run_logged
 from rasr.data import read_rows
 from rasr.preparation.curation import (
     HASH_SIDE,
