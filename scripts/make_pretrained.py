@@ -1,0 +1,6 @@
+"""Moved: `python -m rasr.tools make_pretrained`."""
+
+from rasr.moved import refuse_command
+
+if __name__ == "__main__":
+    refuse_command("python scripts/make_pretrained.py")
