@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.reference_sets import ReferenceCase, ReferenceSet, find_reference_sets
-from rasr.degradation import RealESRGANDegradation
 from rasr.data import sample_seed
 from rasr.data.arguments import parse, whole
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.evaluation import PanelCell, draw_panel, psnr, ssim
 from rasr.evaluation.statistics import bootstrap_interval

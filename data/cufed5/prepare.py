@@ -10,8 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from rasr.data.arguments import run_script
-from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
+from rasr.errors import RasrError
+from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.preparation.sets import (
     Problems,
     crop_image,
@@ -20,7 +21,6 @@ from rasr.preparation.sets import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
 
 SCENES = 126
 REFERENCES = 5

@@ -30,8 +30,8 @@ from photographs import find_photograph
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.degradation import RealESRGANDegradation
 from rasr.data import Row, sample_seed, write_manifest
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, content_hash, read_image, write_png
 

@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from rasr.data.arguments import run_script, whole
-from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
+from rasr.errors import RasrError
+from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.preparation.sets import (
     Problems,
     crop_image,
@@ -21,7 +22,6 @@ from rasr.preparation.sets import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
 
 EXPECTED = 84_991
 

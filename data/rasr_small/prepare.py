@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from rasr.data.arguments import run_script, whole
-from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
+from rasr.errors import RasrError
+from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.preparation.sets import (
     Problems,
     crop_image,
@@ -20,7 +21,6 @@ from rasr.preparation.sets import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ import argparse
 from pathlib import Path
 
 from rasr.data.arguments import run_script, whole
-from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
+from rasr.errors import RasrError
+from rasr.image_io import read_sidecar
+from rasr.preparation.jobs import RECORD, Job, map_jobs
 from rasr.preparation.sets import (
     Problems,
     crop_image,
@@ -18,8 +20,6 @@ from rasr.preparation.sets import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
-from rasr.image_io import read_sidecar
 
 PHOTOS = 60
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rasr.data.seeding import SampleRandom
 from rasr.degradation.basicsr_compat import (
     bivariate_Gaussian,
     bivariate_generalized_Gaussian,
     bivariate_plateau,
     circular_lowpass_kernel,
 )
-from rasr.data.seeding import SampleRandom
 from rasr.errors import RasrError
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)

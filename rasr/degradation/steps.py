@@ -14,8 +14,8 @@ from scipy.fft import dct, next_fast_len
 from torch import Tensor
 
 from rasr.degradation.basicsr_compat import USMSharp, c_table, y_table
-from rasr.degradation.parameters import ANTIALIASED, StageParameters
 from rasr.degradation.kernels import Kernel
+from rasr.degradation.parameters import ANTIALIASED, StageParameters
 
 USM_WEIGHT = 0.5
 USM_THRESHOLD = 10 / 255

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from rasr.preparation.sets import centre_crop
 from rasr.image_io import atomic_path, read_image, to_uint8
+from rasr.preparation.sets import centre_crop
 
 THUMBNAIL = 128  # pixels
 QUALITY = 80  # of the thumbnails' JPEG

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rasr.preparation.jobs import Job
 from rasr.data.manifest import Row, read_manifest, write_manifest
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, list_images, read_pixels, to_tensor, write_png
 from rasr.image_ops import resize_bicubic
+from rasr.preparation.jobs import Job
 
 logger = logging.getLogger(__name__)
 

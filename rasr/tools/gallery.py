@@ -22,7 +22,5 @@ def main(cfg: DictConfig) -> None:
         raise RasrError(f"output={cfg.output} is a folder; name the HTML file in it")
     images = list_images(cfg.input)
     with Retriever.open(cfg.index, device=cfg.device) as retriever:
-        write_gallery(
-            retriever, images, cfg.output, cfg.k, max_score=cfg.max_score, thumbnail=cfg.thumbnail
-        )
+        write_gallery(retriever, images, cfg.output, cfg.k, max_score=cfg.max_score, thumbnail=cfg.thumbnail)
     logger.info("%d queries, %s", len(images), cfg.output)

@@ -50,6 +50,4 @@ def check_shares_backbone(net: RASRNet, first: RASRNet, weights: str) -> None:
         raise RasrError(f"weights={weights} holds a second fusion {net.fusion.name}; give one of each")
     ours, theirs = net.backbone.state_dict(), first.backbone.state_dict()
     if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
-        raise RasrError(
-            f"weights={weights} is over another backbone than the first; train it over that one"
-        )
+        raise RasrError(f"weights={weights} is over another backbone than the first; train it over that one")

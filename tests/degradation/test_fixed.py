@@ -9,9 +9,9 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from rasr.data.seeding import SampleRandom
 from rasr.degradation import RealESRGANDegradation
 from rasr.degradation.parameters import draw_parameters, parse_parameters
-from rasr.data.seeding import SampleRandom
 from rasr.errors import RasrError
 from tests.helpers import REPOSITORY
 

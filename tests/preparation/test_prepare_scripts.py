@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import run_logged
 from rasr.data import read_rows
-from rasr.preparation.jobs import RECORD, Job, _write_record, map_jobs, remove_stale
-from rasr.preparation.sets import crop_image
 from rasr.errors import RasrError
 from rasr.image_io import read_image, write_png
+from rasr.preparation.jobs import RECORD, Job, _write_record, map_jobs, remove_stale
+from rasr.preparation.sets import crop_image
+from tests.helpers import run_logged
 
 PREPARE = ["rasr_flickr30", "lsdir", "cufed5", "wr_sr", "realphoto60", "rasr_custom", "rasr_small"]
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import data as photos
 
-from tests.helpers import run_logged
 from rasr.data import read_rows
+from rasr.image_io import read_image
 from rasr.preparation.curation import (
     HASH_SIDE,
     Measured,
@@ -20,7 +20,7 @@ from rasr.preparation.curation import (
     measure_sharpness,
 )
 from rasr.preparation.jobs import Job
-from rasr.image_io import read_image
+from tests.helpers import run_logged
 
 SIZE = 96
 TWINS_OF_3 = ("cats/03.png", "dogs/resaved.jpg", "dogs/mirrored.png")

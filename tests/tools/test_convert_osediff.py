@@ -1,4 +1,4 @@
-"""scripts/convert_osediff.py as a user runs it."""
+"""`python -m rasr.tools convert_osediff` as a user runs it."""
 
 import pytest
 from safetensors import safe_open
@@ -6,10 +6,8 @@ from safetensors import safe_open
 from rasr.image_io import content_hash
 from rasr.models import make_tiny_backbone
 from rasr.models.osediff_weights import read_osediff
-from tests.helpers import run_entry
+from tests.helpers import run_tool
 from tests.osediff_file import write_osediff
-
-SCRIPT = "scripts/convert_osediff.py"
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +16,13 @@ def official(tmp_path_factory):
     return write_osediff(backbone.unet, backbone.vae, tmp_path_factory.mktemp("osediff") / "osediff.pkl")
 
 
+def convert(source, target):
+    return run_tool("convert_osediff", f"source={source}", f"target={target}")
+
+
 def test_converts_and_prints_hashes_and_counts(official, tmp_path):
     target = tmp_path / "new" / "osediff.safetensors"
-    done = run_entry(SCRIPT, official, target)
+    done = convert(official, target)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in target.parent.iterdir()] == ["osediff.safetensors"]
     weights = read_osediff(official)
@@ -42,7 +44,7 @@ def test_converts_and_prints_hashes_and_counts(official, tmp_path):
 
 def test_twice_the_same_bytes(official, tmp_path):
     for name in ("a", "b"):
-        assert run_entry(SCRIPT, official, tmp_path / f"{name}.safetensors").returncode == 0
+        assert convert(official, tmp_path / f"{name}.safetensors").returncode == 0
     assert content_hash(tmp_path / "a.safetensors") == content_hash(tmp_path / "b.safetensors")
 
 
@@ -59,7 +61,7 @@ def test_mistakes_are_one_line_and_write_nothing(official, tmp_path, source, tar
     (tmp_path / "broken.pkl").write_bytes(official.read_bytes()[:500])
     before = official.read_bytes()
     source, target = (tmp_path / name.format(official=official) for name in (source, target))
-    done = run_entry(SCRIPT, source, target)
+    done = convert(source, target)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""`python -m rasr.data.degrade`: the command as a user types it."""
+"""`python -m rasr.tools degrade`: the command as a user types it."""
 
 import json
 import shutil
@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rasr.degradation import RealESRGANDegradation
 from rasr.data import sample_seed
-from rasr.preparation import test_set
+from rasr.degradation import RealESRGANDegradation
 from rasr.image_io import ImageReadError, read_image, write_png
-from tests.helpers import REPOSITORY, run_entry
+from rasr.preparation import test_set
+from tests.helpers import REPOSITORY, run_tool
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def photos(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     def run(*arguments):
-        return run_entry("rasr/data/degrade.py", "input=photos", *arguments, cwd=tmp_path)
+        return run_tool("degrade", "input=photos", *arguments, cwd=tmp_path)
 
     return run
 
@@ -93,7 +93,7 @@ def test_scale_and_bicubic(run, photos, tmp_path):
 
 def test_an_interrupted_run_goes_on(run, photos, tmp_path, monkeypatch):
     run("output=straight", "seed=1")
-    real, made = degrade._degrade, []
+    real, made = test_set._degrade, []
 
     def stop_at_the_third(path, *rest):
         if len(made) == 2:
@@ -102,9 +102,9 @@ def test_an_interrupted_run_goes_on(run, photos, tmp_path, monkeypatch):
         real(path, *rest)
 
     settings = {"degradation": RealESRGANDegradation("osediff"), "seed": 1}
-    monkeypatch.setattr(degrade, "_degrade", stop_at_the_third)
+    monkeypatch.setattr(test_set, "_degrade", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        degrade.make_test_set(photos, tmp_path / "set", **settings)
+        test_set.make_test_set(photos, tmp_path / "set", **settings)
     record = tmp_path / "set" / "parameters.jsonl"
     record.write_text(record.read_text() + '{"image": "c0/4.p')  # cut off in the middle of a line
 
@@ -141,7 +141,7 @@ def test_damaged_and_small_images_are_named_and_the_rest_is_done(run, photos, tm
         f"c{n % 2}/{n}.png" for n in (2, 4, 1, 3)
     ]
     with pytest.raises(ImageReadError, match=r"small\.png: 9x3 is smaller than 4; leave it out"):
-        degrade._cut(torch.rand(3, 3, 9), None, 4, photos / "c1" / "small.png")
+        test_set._cut(torch.rand(3, 3, 9), None, 4, photos / "c1" / "small.png")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_damaged_and_small_images_are_named_and_the_rest_is_done(run, photos, tm
 )
 def test_mistakes_are_one_line_before_anything_is_written(run, photos, tmp_path, arguments, message):
     if "output=old" in arguments:
-        degrade.make_test_set(photos, tmp_path / "old", RealESRGANDegradation("osediff"), seed=1)
+        test_set.make_test_set(photos, tmp_path / "old", RealESRGANDegradation("osediff"), seed=1)
     (tmp_path / "file").write_text("mine")
     before = files(tmp_path)
     done = run(*arguments)
@@ -224,7 +224,7 @@ def test_other_fixed_parameters_need_another_folder(run, photos, tmp_path):
 
 @pytest.mark.slow
 def test_the_module_runs_as_a_command(photos, tmp_path):
-    command = [sys.executable, "-m", "rasr.data.degrade", "input=photos/c0/0.png", "output=set", "seed=1"]
+    command = [sys.executable, "-m", "rasr.tools", "degrade", "input=photos/c0/0.png", "output=set", "seed=1"]
     done = subprocess.run(
         command,
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""scripts/interpolate_backbones.py as a user runs it."""
+"""`python -m rasr.tools interpolate` as a user runs it."""
 
 from pathlib import Path
 
@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from rasr.models import OneStepBackbone, make_small_backbone, make_tiny_backbone
-from tests.helpers import run_entry
-
-SCRIPT = "scripts/interpolate_backbones.py"
+from tests.helpers import run_tool
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +22,14 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def mix(first, second, weight, output):
+    keys = {"first": first, "second": second, "weight": weight, "output": output}
+    return run_tool("interpolate", *(f"{key}={value}" for key, value in keys.items()))
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_every_tensor_lies_between(folder, tmp_path, weight):
-    done = run_entry(SCRIPT, folder / "0", folder / "1", "--weight", weight, "--output", tmp_path / "mixed")
+    done = mix(folder / "0", folder / "1", weight, tmp_path / "mixed")
     assert done.returncode == 0, done.stderr
     first, second, found = (
         OneStepBackbone.from_pretrained(path) for path in (folder / "0", folder / "1", tmp_path / "mixed")
@@ -42,8 +45,8 @@ def test_every_tensor_lies_between(folder, tmp_path, weight):
     ("first", "second", "weight", "output", "message"),
     [
         ("0", "small", 0.5, "mixed", "its vae is built otherwise (block_out_channels)"),
-        ("0", "1", 1.5, "mixed", "--weight 1.5: give a number from 0 (FIRST) to 1 (SECOND)"),
-        ("0", "1", "nan", "mixed", "--weight nan: give a number"),
+        ("0", "1", 1.5, "mixed", "weight=1.5: give a number from 0 (first) to 1 (second)"),
+        ("0", "1", "nan", "mixed", "weight=nan: give a number"),
         ("lost/er/path", "1", 0.5, "mixed", "there is no backbone directory"),
         ("0", "1", 0.5, "1", "1 is one of the two; give another folder"),
         ("0", "osediff", 0.5, "mixed", "hold other OSEDiff weights (None, osediff.pkl)"),
@@ -52,7 +55,7 @@ def test_every_tensor_lies_between(folder, tmp_path, weight):
 )
 def test_mistakes_are_one_line(folder, first, second, weight, output, message):
     paths = (folder / first, folder / second)
-    done = run_entry(SCRIPT, *paths, "--weight", weight, "--output", folder / output)
+    done = mix(*paths, weight, folder / output)
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert message in line and "Traceback" not in done.stderr and "usage:" not in done.stderr

@@ -1,4 +1,4 @@
-"""scripts/make_pretrained.py as a user runs it."""
+"""`python -m rasr.tools make_pretrained` as a user runs it."""
 
 from pathlib import Path
 
@@ -7,9 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from rasr.models import build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
-from tests.helpers import run_entry, wake_zero_convs
-
-SCRIPT = "scripts/make_pretrained.py"
+from tests.helpers import run_tool, wake_zero_convs
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +20,15 @@ def trained(tmp_path_factory) -> Path:
     return save_weights(net, folder / "weights")
 
 
+def make(weights, output, *keys):
+    """Runs the command; several weights as a tuple."""
+    files = f"[{','.join(map(str, weights))}]" if isinstance(weights, tuple) else weights
+    return run_tool("make_pretrained", f"weights={files}", f"output={output}", *keys)
+
+
 def test_makes_a_folder_that_restores_the_same(trained, tmp_path):
     output = tmp_path / "new" / "mine"
-    done = run_entry(SCRIPT, "--weights", trained, "--output", output, "--dtype", "float32")
+    done = make(trained, output, "dtype=float32")
     assert done.returncode == 0, done.stderr
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     assert done.stdout.splitlines() == [
@@ -32,24 +36,22 @@ def test_makes_a_folder_that_restores_the_same(trained, tmp_path):
     ]
     lq_up, ref = torch.rand(2, 1, 3, 64, 64)
     assert torch.equal(load_rasr_net(output)(lq_up, ref), load_rasr_net(trained)(lq_up, ref))
-    again = run_entry(SCRIPT, "--weights", trained, "--output", output, "--dtype", "float32")
+    again = make(trained, output, "dtype=float32")
     assert again.stdout.strip().endswith("README.md (it was there before: see that it still fits)")
-    below = run_entry(SCRIPT, "--weights", trained, "--output", output / "README.md" / "x")
+    below = make(trained, output / "README.md" / "x")
     assert below.returncode == 2 and "README.md is a file" in below.stderr
 
 
 def test_half_precision_by_default_and_another_backbone(trained, tmp_path):
     make_tiny_backbone(seed=4).save_pretrained(tmp_path / "other")
-    keys = ("--output", tmp_path / "mine", "--backbone", tmp_path / "other")
-    assert run_entry(SCRIPT, "--weights", trained, *keys).returncode == 0
+    assert make(trained, tmp_path / "mine", f"backbone={tmp_path / 'other'}").returncode == 0
     name = "unet/diffusion_pytorch_model.safetensors"
     tensors, expected = load_file(tmp_path / "mine" / name), load_file(tmp_path / "other" / name)
     assert all(torch.equal(tensors[key], expected[key].half()) for key in expected)
 
 
 def test_what_is_no_hub_id_is_refused_first(trained, tmp_path):
-    keys = ("--output", tmp_path / "mine", "--push-to-hub", "owner/group/mine")
-    done = run_entry(SCRIPT, "--weights", trained, *keys)
+    done = make(trained, tmp_path / "mine", "push_to_hub=owner/group/mine")
     assert done.returncode == 2 and "owner/group/mine' is no hub id; give owner/name" in done.stderr
     assert not (tmp_path / "mine").exists()
 
@@ -61,23 +63,28 @@ def test_publishes_the_folder_as_it_is(trained, tmp_path, monkeypatch):
         sent.update(folder=folder, repo_id=repo_id, private=private)
         return "https://huggingface.co/owner/mine/commit/1"
 
-    monkeypatch.setattr("rasr.models.upload_folder", upload)
-    keys = ("--output", tmp_path / "mine", "--push-to-hub", "owner/mine")
-    done = run_entry(SCRIPT, "--weights", trained, *keys, "--private")
+    monkeypatch.setattr("rasr.tools.make_pretrained.upload_folder", upload)
+    done = make(trained, tmp_path / "mine", "push_to_hub=owner/mine", "private=true")
     assert done.returncode == 0, done.stderr
     assert sent == {"folder": tmp_path / "mine", "repo_id": "owner/mine", "private": True}
     assert done.stdout.splitlines()[-1] == "https://huggingface.co/owner/mine/commit/1"
-    run_entry(SCRIPT, "--weights", trained, *keys)
+    make(trained, tmp_path / "mine", "push_to_hub=owner/mine")
     assert sent["private"] is None
 
 
 def test_mistakes_are_one_line_and_write_nothing(trained, tmp_path):
     for weights, message in (("lost.safetensors", "lost.safetensors does not exist"), ("{}", "is a file")):
         output = trained if weights == "{}" else tmp_path / "mine"
-        done = run_entry(SCRIPT, "--weights", weights.format(trained), "--output", output)
+        done = make(weights.format(trained), output)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ") and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+    for keys, message in (
+        ("dtype=int8", "dtype=int8 is unknown; give one of float16"),
+        ("weights=[]", "no weights"),
+    ):
+        done = make(trained, tmp_path / "mine", keys)
+        assert done.returncode == 2 and message in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -88,7 +95,7 @@ def test_two_fusions_over_one_backbone_in_one_folder(trained, tmp_path):
     other.fusion.transfer.alpha.data.fill_(0.5)
     file = save_weights(other, tmp_path / "correspondence")
     output = tmp_path / "both"
-    done = run_entry(SCRIPT, "--weights", trained, file, "--output", output, "--dtype", "float32")
+    done = make((trained, file), output, "dtype=float32")
     assert done.returncode == 0, done.stderr
     lq_up, ref = torch.rand(2, 1, 3, 64, 64)
     for fusion, weights in ((None, file), ("correspondence", file), ("residual", trained)):
@@ -99,10 +106,10 @@ def test_two_fusions_over_one_backbone_in_one_folder(trained, tmp_path):
         (trained, "holds a second fusion residual"),
         (trained.parent / "backbone", "holds no fusion"),
     ):
-        done = run_entry(SCRIPT, "--weights", trained, second, "--output", tmp_path / "x")
+        done = make((trained, second), tmp_path / "x")
         assert done.returncode == 2 and message in done.stderr
     make_tiny_backbone(seed=4).save_pretrained(tmp_path / "foreign")
     foreign = build_rasr_net(str(tmp_path / "foreign"), fusion="correspondence", fusion_settings=settings)
     file = save_weights(foreign, tmp_path / "foreign_weights")
-    done = run_entry(SCRIPT, "--weights", trained, file, "--output", tmp_path / "x")
+    done = make((trained, file), tmp_path / "x")
     assert done.returncode == 2 and "is over another backbone" in done.stderr

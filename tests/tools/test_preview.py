@@ -1,12 +1,12 @@
-"""`python -m rasr.data.preview`: the command as a user types it."""
+"""`python -m rasr.tools preview`: the command as a user types it."""
 
 import pytest
 import torch
 from PIL import Image
 
-from rasr.data.preview import COLUMNS, GAP, MIN_SIDE, TEXT_HEIGHT
 from rasr.image_io import read_image, write_png
-from tests.helpers import run_entry
+from rasr.tools.preview import COLUMNS, GAP, MIN_SIDE, TEXT_HEIGHT
+from tests.helpers import run_tool
 
 SIDE = 192  # a multiple of 64, shown pixel by pixel
 
@@ -14,9 +14,7 @@ SIDE = 192  # a multiple of 64, shown pixel by pixel
 @pytest.fixture
 def preview(tmp_path):
     def run(*arguments):
-        return run_entry(
-            "rasr/data/preview.py", "data.train=train.csv", f"gt_size={SIDE}", *arguments, cwd=tmp_path
-        )
+        return run_tool("preview", "data.train=train.csv", f"gt_size={SIDE}", *arguments, cwd=tmp_path)
 
     return run
 
