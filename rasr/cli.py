@@ -57,7 +57,7 @@ def spell_out_job(arguments: list[str], jobs: Collection[str]) -> list[str]:
 
 
 def _update_targets(node: Any) -> None:
-    """Gives every `_target_` of the configuration, the user's own files included, its class's present name."""
+    """Gives every `_target_` its class's present name, also in files of the user's own."""
     if not OmegaConf.is_config(node):
         return
     for key in list(node) if OmegaConf.is_dict(node) else range(len(node)):

@@ -1,4 +1,4 @@
-"""Degradations: what makes low-quality images of clean ones. One is a class here and a file in conf/degradation/."""
+"""What makes low-quality images of clean ones: each degradation is a class and a yaml in conf/degradation/."""
 
 from rasr.degradation.base import Degradation
 from rasr.degradation.pipeline import RealESRGANDegradation

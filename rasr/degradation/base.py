@@ -30,7 +30,7 @@ class Degradation(nn.Module, ABC):
         self.scale = scale
 
     def parameters_of(self, seed: int) -> Any | None:
-        """Return what happens to the sample with this seed, as a dataclass of plain values; None: nothing varies.
+        """Return what happens to the sample with this seed, as a dataclass; None if nothing varies.
 
         A test set is made anew where they have changed, so all that decides the result belongs in there.
         """

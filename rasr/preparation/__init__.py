@@ -1,1 +1,1 @@
-"""What prepares sets on disk: the scripts data/<set>/prepare.py and fixed test sets; training never comes here."""
+"""What prepares sets on disk: the parts of data/<set>/prepare.py, and fixed test sets."""

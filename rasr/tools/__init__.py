@@ -19,7 +19,7 @@ USAGE = """Small commands of RASR:
 
 {names}
 
-`python -m rasr.tools NAME --help` explains one. train.py, infer.py, index.py and evaluate.py stand beside them.
+`python -m rasr.tools NAME --help` explains one. train.py, infer.py, index.py and evaluate.py are the others.
 """
 
 

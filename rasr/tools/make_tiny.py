@@ -1,4 +1,4 @@
-"""Write a random small backbone as a diffusers-format directory: for tests, and as a start to compare with."""
+"""Write a random small backbone as a diffusers-format directory: for tests, and to compare with."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""A degradation is one class and one yaml: here both lie outside the package, and every command takes them."""
+"""A degradation is one class and one yaml; here both lie outside the package."""
 
 import json
 
