@@ -1,4 +1,4 @@
-"""What makes low-quality images of clean ones: each degradation is a class and a yaml in conf/degradation/."""
+"""What makes low-quality images of clean ones: each is a class and a yaml in conf/degradation/."""
 
 from rasr.degradation.base import Degradation
 from rasr.degradation.pipeline import RealESRGANDegradation

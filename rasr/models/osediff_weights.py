@@ -2,8 +2,8 @@
 
 Reads the official `osediff.pkl` (a torch-saved dict, loaded without running anything in it) and the same
 content as safetensors (`python -m rasr.tools convert_osediff`). Names must match the networks exactly: a key
-that is missing or left over is an error, never a guess. Merging gives the same output as the adapters to 1e-4,
-faster, and leaves no trace of peft that could confuse the reference branch. Nothing is trained here.
+that is missing or left over is an error, never a guess. Merging gives the same output as the adapters to
+1e-4, faster, and leaves no trace of peft that could confuse the reference branch. Nothing is trained here.
 """
 
 from __future__ import annotations

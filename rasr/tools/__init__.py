@@ -56,9 +56,8 @@ def _run_tool(name: str, keys: list[str]) -> None:
     from rasr.cli import entry_point
 
     def main(cfg: Any) -> None:
-        import_module(f"rasr.tools.{name}").main(
-            cfg
-        )  # here: --help and a missing key shall not wait for torch
+        # Only now: --help and a missing key shall not wait for torch.
+        import_module(f"rasr.tools.{name}").main(cfg)
 
     main.__module__ = f"rasr.tools.{name}"  # what Hydra calls the job
     sys.argv = [f"{sys.argv[0]} {name}", *keys]

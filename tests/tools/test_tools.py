@@ -102,4 +102,4 @@ def test_the_keys_of_a_new_spelling_exist(compose):
         cfg = compose(config_name=f"tools/{name}")
         for key in keys:
             group, _, rest = key.split("=")[0].partition(".")
-            assert group in cfg and (not rest or rest in cfg[group])
+            assert group in list(cfg) and (not rest or rest in list(cfg[group]))
