@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 CONF = Path(__file__).resolve().parent.parent / "conf"
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if (CONF.parent / f"{path.stem}.py").is_file())
 ENTRIES = [*COMMANDS, *sorted(f"tools/{path.stem}" for path in CONF.glob("tools/*.yaml"))]
-# ("model", "tiny") for conf/model/tiny.yaml; machine-local files are nobody else's business.
+# ("model", "tiny") for conf/model/tiny.yaml; machine-local files are nobody else's business, and tools and
+# hydra no choice of the user.
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.rglob("*/*.yaml")
-    if path.relative_to(CONF).parts[0] not in ("local", "tools")
+    if path.relative_to(CONF).parts[0] not in ("local", "tools", "hydra")
 )
 
 

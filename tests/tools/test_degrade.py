@@ -102,8 +102,8 @@ def test_an_interrupted_run_goes_on(run, photos, tmp_path, monkeypatch):
         real(path, *rest)
 
     settings = {"degradation": RealESRGANDegradation("osediff"), "seed": 1}
-    monkeypatch.setattr(test_set, "_degrade", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(test_set, "_degrade", stop_at_the_third)
         test_set.make_test_set(photos, tmp_path / "set", **settings)
     record = tmp_path / "set" / "parameters.jsonl"
     record.write_text(record.read_text() + '{"image": "c0/4.p')  # cut off in the middle of a line
