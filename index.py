@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from rasr.checks import check_number_or_none, check_whole
-from rasr.cli import entry_point, spell_out_job
-from rasr.device import resolve_device
+from rasr.cli import entry_point, refuse_old_keys, spell_out_job
 from rasr.errors import RasrError
+from rasr.references import from_hit
 from rasr.retrieval import (
     DatabaseImage,
     ReferenceIndex,
@@ -30,11 +30,10 @@ from rasr.retrieval import (
     write_neighbours,
 )
 from rasr.retrieval.ranks import Ranks, local_device
+from rasr.retrieval.retriever import to_hit
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
-    from rasr.inference import KeptReferences, ReferenceLatents, Restorer
+    from rasr.inference import Restorer
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ MANIFESTS = (".csv", ".parquet")
 def main(cfg: DictConfig) -> None:
     if cfg.job not in JOBS:
         raise RasrError(f"job={cfg.job} is unknown; give one of {', '.join(JOBS)}")
-    for key in ("references", "batch_size", "latent_size"):
+    for key in ("references", "batch_size", "kept_size"):
         check_whole(key, cfg[key], least=1)
     check_number_or_none("max_score", cfg.max_score)
     needed, run = JOBS[cfg.job]
@@ -58,8 +57,7 @@ def main(cfg: DictConfig) -> None:
 
 def build(cfg: DictConfig) -> None:
     """Make the index or bring it up to date; then the references of a manifest, and the latents."""
-    latents, vae = (None, None) if cfg.latents is None else open_latents(cfg)
-    kept, restorer = (None, None) if cfg.kept is None else open_kept(cfg)
+    restorer = None if cfg.kept is None else open_kept_references(cfg)
     patches = None if cfg.patch_size is None else check_patches(cfg.patch_size, cfg.patch_overlap)
     with all_ranks() as ranks:
         device = {"device": local_device(cfg.encoder.device)} if "device" in cfg.encoder else {}
@@ -93,15 +91,11 @@ def build(cfg: DictConfig) -> None:
         "%d entries in %d categories, %.1f seconds, %s",
         *(report.entries, report.categories, report.seconds, cfg.index),
     )
-    if latents is not None or kept is not None:
+    if restorer is not None:
         with ReferenceIndex.open(cfg.index) as index:
-            files = [(payload.content_hash, Path(payload.path)) for _, payload in index.entries()]
-    if kept is not None:
-        stored = kept.store(files, restorer.keep)
+            entries = [from_hit(to_hit(entry_id, payload, 1.0)) for entry_id, payload in index.entries()]
+        stored = restorer.kept.store(entries, restorer.keep)
         logger.info("%d references kept, %d known, %s", stored.stored, stored.known, cfg.kept)
-    if latents is not None:
-        stored = latents.store(files, vae, cfg.batch_size)
-        logger.info("latents of %d images stored, %d known, %s", stored.stored, stored.known, cfg.latents)
     if report.bad:
         count = len(report.bad)
         raise RasrError(f"{count} passed over, the rest is indexed; mend or remove, first: {report.bad[0]}")
@@ -183,26 +177,16 @@ def relative_path(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def open_latents(cfg: DictConfig) -> "tuple[ReferenceLatents, AutoencoderKL]":
-    """The folder for z_ref of every image, and the VAE that makes them."""
-    from rasr.inference import ReferenceLatents  # brings diffusers: seconds
-    from rasr.models import load_base_vae
-
-    if cfg.backbone is None:
-        raise RasrError("latents= needs a VAE; give backbone=DIRECTORY, the base model of your weights")
-    vae = load_base_vae(cfg.backbone).to(resolve_device(cfg.device))
-    return ReferenceLatents.create(cfg.latents, vae, cfg.latent_size), vae
-
-
-def open_kept(cfg: DictConfig) -> "tuple[KeptReferences, Restorer]":
-    """The folder for what a fusion keeps of every image, and what makes it."""
-    from rasr.inference import KeptReferences, Restorer  # brings diffusers: seconds
+def open_kept_references(cfg: DictConfig) -> "Restorer":
+    """What makes kept references of every image, and the folder for them."""
+    from rasr.inference import Restorer, open_kept  # brings diffusers: seconds
     from rasr.models import load_rasr_net
 
     if cfg.patch_size is not None:
         raise RasrError(f"kept={cfg.kept} keeps whole images; leave out patch_size={cfg.patch_size}")
-    net = load_rasr_net(cfg.weights)
-    return KeptReferences.of_net(cfg.kept, net, create=True), Restorer(net, device=cfg.device)
+    net = load_rasr_net(cfg.weights, backbone=cfg.backbone, fusion=cfg.fusion)
+    size = None if net.fusion is None or net.fusion.keeps_any_size else cfg.kept_size
+    return Restorer(net, device=cfg.device, kept=open_kept(cfg.kept, net, size=size))
 
 
 @contextmanager
@@ -217,4 +201,5 @@ def all_ranks() -> Iterator[Ranks]:
 
 if __name__ == "__main__":
     sys.argv[1:] = spell_out_job(sys.argv[1:], JOBS)
+    refuse_old_keys(sys.argv[1:], {"latents": "kept", "latent_size": "kept_size"})
     main()

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.quality_sets import SCALE, Case, QualitySet
-from rasr.evaluation import PanelCell, draw_panel
+from rasr.drawing import PanelCell, draw_panel
 from rasr.image_io import atomic_path, read_image
 
 IMAGES, CELL, MAX_BYTES = 24, 192, 1_500_000

@@ -23,16 +23,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.reference_sets import ReferenceCase, ReferenceSet, find_reference_sets
-from rasr.data import sample_seed
 from rasr.data.arguments import parse, whole
 from rasr.degradation import RealESRGANDegradation
+from rasr.drawing import PanelCell, draw_panel
 from rasr.errors import RasrError
-from rasr.evaluation import PanelCell, draw_panel, psnr, ssim
+from rasr.evaluation import psnr, ssim
 from rasr.evaluation.statistics import bootstrap_interval
 from rasr.image_ops import resize_bicubic
 from rasr.inference import Restorer
-from rasr.inference.kept import networks_fingerprint
 from rasr.models import load_rasr_net
+from rasr.seeding import sample_seed
 
 METHODS = ("bicubic", "none", "wrong", "right", "several", "same_photo")
 SHOWN = ("bicubic", "none", "wrong", "right")
@@ -250,7 +250,7 @@ def difference(values: list[float], metric: str) -> Iterator[str]:
 def digest(restorer: Restorer, seed: int) -> str:
     """Short mark of everything that decides a result."""
     net = restorer.net
-    parts = [networks_fingerprint(net), net.color_fix, seed]
+    parts = [net.fusion.fingerprint(net.backbone), net.color_fix, seed]
     total = hashlib.sha256(json.dumps(parts).encode())
     for tensor in (*net.fusion.state_dict().values(), *net.backbone.vae.decoder.state_dict().values()):
         total.update(tensor.detach().cpu().bfloat16().contiguous().view(torch.uint8).numpy().tobytes())

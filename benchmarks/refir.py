@@ -25,16 +25,12 @@ import torch.nn.functional as F
 
 from benchmarks.common import describe_machine
 from rasr.device import resolve_device
+from rasr.fusion.attention.operations import adain, fuse, gate_tokens, mean_direction, spatial_gate
+from rasr.fusion.injection import InjectionFusion
+from rasr.inference import open_kept
 from rasr.models import RASRNet, load_rasr_net, make_tiny_backbone
-from rasr.refir import (
-    BankStore,
-    InjectionConfig,
-    OneStepChain,
-    ReferenceInjector,
-    record_source,
-    run_target,
-)
-from rasr.refir.fusion import adain, fuse, gate_tokens, mean_direction, spatial_gate
+from rasr.references import Reference
+from rasr.refir import InjectionConfig, ReferenceInjector, with_fusion
 
 CONFIG = InjectionConfig.preset("onestep")
 PAPER_RATIO = 170.7 / 76.5
@@ -63,42 +59,38 @@ def main() -> None:
 
 
 def time_images(args: argparse.Namespace) -> None:
-    """Seconds per image of the one-step chain, and the size of a kept bank."""
+    """Seconds per image on the one-step backbone, and the size of a kept bank."""
     device = resolve_device(args.device)
     if args.weights:
         net = load_rasr_net(args.weights)
     else:
         net = RASRNet(make_tiny_backbone(vae_channels=(32, 64, 64, 64), unet_channels=(64, 128, 256, 256)))
-    chain = OneStepChain(net.to(device))
+    net = with_fusion(net, InjectionFusion(CONFIG, ref_size=None)).to(device).eval()
+    backbone, fusion = net.backbone, net.fusion
     target, ref = torch.rand(2, 1, 3, args.size, args.size, device=device)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        torch.inference_mode(),
-        ReferenceInjector(chain.unet, CONFIG) as injector,
-    ):
-        bank = record_source(chain, injector, chain.prepare(ref, ""))
-        store = BankStore.of_chain(folder, chain, CONFIG, None)
-        kept_bytes = store.put("0" * 64, "", bank).stat().st_size
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        reference = Reference("ref", lambda: ref[0].cpu(), key="0" * 64)
+        store = open_kept(folder, net)
+        store.put(reference, fusion.keep(backbone, ref))
+        kept_bytes = store.file(reference).stat().st_size
+        bank = fusion.prepare(backbone, store.get(reference))
 
-        def restore(banks: list) -> None:
-            chain.decode(run_target(chain, injector, chain.prepare(target, ""), banks=banks))
-
-        def computed() -> None:
-            restore([record_source(chain, injector, chain.prepare(ref, ""))])
+        def kept() -> None:
+            tensors = {name: tensor.to(device) for name, tensor in store.get(reference).items()}
+            net.restore(target, [fusion.prepare(backbone, tensors)], conditioning_scale=1.0)
 
         def joint() -> None:
-            both = torch.cat([target, ref])
-            latents = chain.backbone.encode(both)
-            embeds = chain.backbone.encode_prompt(["", ""])
-            injector.joint(target_rows=[0], source_rows=[1])
-            prediction = chain.backbone.decode_unet(chain.backbone.encode_unet(latents, embeds), embeds)
-            injector.off()
-            chain.backbone.decode(chain.backbone.predict_x0(latents, prediction))  # both rows, as there
+            embeds = backbone.encode_prompt(["", ""])
+            latents = backbone.encode(torch.cat([target, ref]))
+            with ReferenceInjector(backbone.unet, CONFIG) as injector:
+                injector.joint(target_rows=[0], source_rows=[1])
+                prediction = backbone.decode_unet(backbone.encode_unet(latents, embeds), embeds)
+            backbone.decode(backbone.predict_x0(latents, prediction))  # both rows, as there
 
         runs = {
-            "base, no reference": lambda: restore([]),
-            "+ReFIR, computed": computed,
-            "+ReFIR, kept bank": lambda: restore([store.get("0" * 64)]),
+            "base, no reference": lambda: net.restore(target),
+            "+ReFIR, computed": lambda: net.restore(target, ref, conditioning_scale=1.0),
+            "+ReFIR, kept bank": kept,
             "joint batch (official way)": joint,
         }
         seconds = median_seconds(runs, args.repeats, device)

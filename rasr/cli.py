@@ -13,7 +13,7 @@ ours (with its traceback) or a sweep in which a job failed.
 import functools
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -54,6 +54,19 @@ def spell_out_job(arguments: list[str], jobs: Collection[str]) -> list[str]:
     """Writes `verify index=...` as Hydra knows it: `job=verify index=...`."""
     first, *rest = arguments or [""]
     return [f"job={first}", *rest] if first in jobs else arguments
+
+
+def refuse_old_keys(arguments: Collection[str], new_names: Mapping[str, str]) -> None:
+    """Ends the command where a key has another name now.
+
+    Args:
+        arguments: the command line.
+        new_names: old key -> new one.
+    """
+    for argument in arguments:
+        key = argument.split("=")[0].lstrip("+")
+        if key in new_names:
+            _stop_mistaken(RasrError(f"{key}= is called {new_names[key]}= now; write {new_names[key]}=..."))
 
 
 def _update_targets(node: Any) -> None:

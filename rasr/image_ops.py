@@ -65,3 +65,12 @@ def local_mean(images: Tensor, *, cell: int, radius: int) -> Tensor:
     whole = (means.shape[-2] * cell, means.shape[-1] * cell)
     enlarged = F.interpolate(means, whole, mode="bilinear", align_corners=False)
     return enlarged[..., : size[0], : size[1]]
+
+
+def shrink_to(images: Tensor, long_side: int) -> Tensor:
+    """(B, C, H, W), shrunk until its long side is at most `long_side`; the aspect is kept."""
+    height, width = images.shape[-2:]
+    factor = long_side / max(height, width)
+    if factor >= 1:
+        return images
+    return resize_bicubic(images, (max(1, round(height * factor)), max(1, round(width * factor))))

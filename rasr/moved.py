@@ -7,6 +7,12 @@ from typing import Any, NoReturn
 MOVED_TARGETS = {
     "rasr.data.RealESRGANDegradation": "rasr.degradation.RealESRGANDegradation",
     "rasr.data.degradation": "rasr.degradation.pipeline",
+    "rasr.refir.FusionMethod": "rasr.inference.open_net",
+    "rasr.refir.OriginLRM": "rasr.references.OriginLRM",
+    "rasr.refir.GenRef": "rasr.references.GenRef",
+    "rasr.refir.AdaGenRef": "rasr.references.AdaGenRef",
+    "rasr.refir.CaptionToImage": "rasr.references.CaptionToImage",
+    "rasr.refir.NoReferenceMetric": "rasr.evaluation.no_reference.NoReferenceMetric",
 }
 
 MOVED_COMMANDS = {

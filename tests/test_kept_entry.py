@@ -87,12 +87,14 @@ def test_without_references_nothing_is_traced(folder):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"kept": "nowhere"}, "kept=nowhere is no folder of kept references"),
+        ({"kept": "database"}, "kept=database holds other files"),
         ({"fusion": "residual"}, "has no fusion residual"),
         ({"fusion": "abc"}, "fusion='abc' is unknown"),
-        ({"latents": "kept"}, "latents=kept is no folder of reference latents"),
+        ({"latents": "kept"}, "latents= is called kept= now"),
+        ({"method.banks": "kept"}, "method.banks= is called kept= now"),
+        ({"kept": "kept", "index": "null"}, "give index= or reference= too"),
         ({"conditioning_scale": "abc"}, "conditioning_scale=abc"),
-        ({"method": "refir", "kept": "kept"}, "kept=kept are of the trained branch"),
+        ({"method": "refir", "kept": "kept"}, "kept=kept was made by other weights (fusion correspondence"),
     ],
 )
 def test_mistakes_are_one_line(folder, keys, message):

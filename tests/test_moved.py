@@ -3,12 +3,12 @@
 import json
 
 import torch
-from hydra.utils import get_class
+from hydra.utils import get_class, get_object
 
-from rasr.data import sample_seed
 from rasr.degradation import RealESRGANDegradation
 from rasr.image_io import read_image
 from rasr.moved import MOVED_TARGETS, current_target, with_current_targets
+from rasr.seeding import sample_seed
 from tests.helpers import run_entry, run_tool, write_training_set
 
 OLD = "rasr.data.RealESRGANDegradation"
@@ -19,6 +19,7 @@ def test_old_names_lead_to_classes_that_exist():
     assert {get_class(current_target(name)) for name in old} == {RealESRGANDegradation}
     for name, now in MOVED_TARGETS.items():
         assert current_target(name) == now == current_target(now)
+        assert get_object(now) is not None
     for name in ("rasr.data.datamodule.RASRDataModule", "rasr.data.degradations.X", "rasr", ""):
         assert current_target(name) == name
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rasr.drawing import PanelCell, draw_panel
 from rasr.errors import RasrError
-from rasr.evaluation import PanelCell, draw_panel
 from rasr.image_io import list_images, read_image
 
 log = logging.getLogger("compare")

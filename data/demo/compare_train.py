@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from rasr.evaluation import PanelCell, draw_panel
+from rasr.drawing import PanelCell, draw_panel
 from rasr.image_io import list_images, read_image
 
 log = logging.getLogger("compare_train")

@@ -3,7 +3,6 @@
 from rasr.data.dataset import ReferenceDataset
 from rasr.data.manifest import Row, read_rows, write_manifest
 from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
-from rasr.data.seeding import sample_seed
 
 __all__ = [
     "ReferenceDataset",
@@ -11,6 +10,5 @@ __all__ = [
     "ResumableDistributedSampler",
     "Row",
     "read_rows",
-    "sample_seed",
     "write_manifest",
 ]

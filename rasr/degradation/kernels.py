@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rasr.data.seeding import SampleRandom
 from rasr.degradation.basicsr_compat import (
     bivariate_Gaussian,
     bivariate_generalized_Gaussian,
@@ -20,6 +19,7 @@ from rasr.degradation.basicsr_compat import (
     circular_lowpass_kernel,
 )
 from rasr.errors import RasrError
+from rasr.seeding import SampleRandom
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
 MAX_SIZE = 21

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
-from rasr.data.seeding import SampleRandom
 from rasr.degradation.kernels import Kernel, KernelSpec, draw_blur_kernel, draw_sinc_kernel
 from rasr.errors import RasrError
+from rasr.seeding import SampleRandom
 
 Parsed = TypeVar("Parsed")
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.degradation.base import Degradation
 from rasr.degradation.parameters import (
     SampleParameters,
@@ -23,6 +22,7 @@ from rasr.degradation.parameters import (
 )
 from rasr.degradation.steps import add_noise, blur, jpeg, quantize, resize, sharpen
 from rasr.errors import RasrError
+from rasr.seeding import SampleRandom, sample_seed
 
 PRESETS = ("osediff", "realesrgan", "mild", "range", "bicubic", "fixed")
 

@@ -7,7 +7,6 @@ from rasr.evaluation.html_report import ResultSet, write_contents, write_html
 from rasr.evaluation.measure import evaluate_folders
 from rasr.evaluation.methods import BicubicMethod, FolderMethod, InferMethod, SpandrelMethod
 from rasr.evaluation.metrics import psnr, ssim
-from rasr.evaluation.panel import PanelCell, draw_panel
 from rasr.evaluation.paper_table import COMPLEXITY, fill_table, how_to_make
 from rasr.evaluation.protocol import METRICS, Protocol, check_metrics
 from rasr.evaluation.report import metrics_table, write_json, write_report, write_table
@@ -21,7 +20,6 @@ __all__ = [
     "FolderMethod",
     "InferMethod",
     "ModelComplexity",
-    "PanelCell",
     "Protocol",
     "ResultSet",
     "Row",
@@ -32,7 +30,6 @@ __all__ = [
     "check_pairs",
     "compare_reports",
     "draw_largest_differences",
-    "draw_panel",
     "evaluate_folders",
     "fill_table",
     "format_complexity",

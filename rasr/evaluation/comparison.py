@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rasr.drawing.panel import PanelCell, draw_panel
 from rasr.errors import RasrError
-from rasr.evaluation.panel import PanelCell, draw_panel
 from rasr.evaluation.protocol import METRICS
 from rasr.evaluation.report import write_json, write_text
 from rasr.evaluation.statistics import bootstrap_interval, sign_test

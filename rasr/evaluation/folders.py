@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from rasr.drawing.provenance import PROVENANCE_FOLDER
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, list_images, read_image
 
-RESULTS_FILE, PROVENANCE_FOLDER = "results.jsonl", "provenance"
-"""In a folder that infer.py wrote: what it did, and where detail came from."""
+RESULTS_FILE = "results.jsonl"
+"""In a folder that infer.py wrote: what it did."""
 
 
 def match_files(

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rasr.fusion.provenance import Provenance
+
 if TYPE_CHECKING:
     from rasr.models.backbone import OneStepBackbone
     from rasr.models.config import RASRNetConfig
@@ -39,18 +41,6 @@ class Restoration:
     """(B, C, h, w): its latents."""
     features: tuple[Tensor, ...]
     """Outputs of the UNet decoder's blocks, first (coarsest) to last."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the detail of a result comes from; one position per patch of the image."""
-
-    strength: Tensor
-    """(B, h, w) in [0, 1]: how far the reference was followed."""
-    reference: Tensor
-    """(B, h, w), int64: number of the reference."""
-    place: Tensor
-    """(B, 2, h, w): the place (x, y) in that reference, as a share of its width and height."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +72,12 @@ class ReferenceFusion(nn.Module):
     text_blocks: tuple[int, ...] | None = None
     """Decoder blocks that keep text where a reference is given; None is all."""
     keeps_any_size: bool = False
-    """Whether references keep their own size and aspect; else they are cut to the photograph's tiles."""
+    """Whether references keep their own size and aspect; else they are cut to the photograph's tiles, and
+    what is stored of them is made of a square."""
     acts_on_image: bool = False
     """Whether `fuse` does something; the decoder's block outputs are collected only then."""
+    can_be_kept: bool = True
+    """Whether what `keep` makes may serve other photographs too."""
     copies_base_weights: bool = False
     """Whether it starts from the backbone's base weights: it is then built before OSEDiff's are merged."""
 
@@ -133,14 +126,16 @@ class ReferenceFusion(nn.Module):
         ref: Tensor,
         *,
         canvas: tuple[int, int] | None = None,
+        tile: tuple[int, int] | None = None,
         prompt: str = "",
     ) -> Kept:
         """What depends on references (B, 3, H, W) alone, and is worth being stored.
 
         Args:
             backbone: the net's.
-            ref: the references.
+            ref: the references, any size.
             canvas: (H, W) of the photograph they will serve; None is any: what is stored is made so.
+            tile: (H, W) in which the photograph passes the net, for fusions that cut a reference to it.
             prompt: the references' text, for fusions in which they pass the UNet with it.
         """
         raise NotImplementedError
@@ -153,7 +148,7 @@ class ReferenceFusion(nn.Module):
         """What was stored, for tiles (H, W) of a photograph."""
         return kept
 
-    def kept_variant(self, prompt: str) -> str:
+    def kept_variant(self, backbone: OneStepBackbone, prompt: str) -> str:
         """Ends the name of a kept file, where besides the image other things decide what is in it."""
         return ""
 

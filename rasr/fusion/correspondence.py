@@ -30,7 +30,7 @@ from rasr.fusion.descriptors import DescriptorHead
 from rasr.fusion.matching import is_inside, match_everywhere, match_nearby, own_positions, resample
 from rasr.fusion.motion import smooth_motion
 from rasr.fusion.transfer import PATCH, DetailTransfer, Reliability
-from rasr.image_ops import pad_to_multiple, resize_bicubic
+from rasr.image_ops import pad_to_multiple, resize_bicubic, shrink_to
 
 if TYPE_CHECKING:
     from rasr.models.backbone import OneStepBackbone
@@ -112,15 +112,6 @@ class CorrespondenceFusion(ReferenceFusion):
         """See `ReferenceFusion`."""
         return [backbone.vae.encoder, backbone.unet, self.head]
 
-    @staticmethod
-    def fit_size(ref: Tensor, long_side: int) -> Tensor:
-        """(B, 3, H, W), shrunk until its long side is at most `long_side`."""
-        height, width = ref.shape[-2:]
-        factor = long_side / max(height, width)
-        if factor >= 1:
-            return ref
-        return resize_bicubic(ref, (max(1, round(height * factor)), max(1, round(width * factor))))
-
     @torch.no_grad()
     def keep(
         self,
@@ -128,6 +119,7 @@ class CorrespondenceFusion(ReferenceFusion):
         ref: Tensor,
         *,
         canvas: tuple[int, int] | None = None,
+        tile: tuple[int, int] | None = None,
         prompt: str = "",
     ) -> Kept:
         """Descriptors and pixels of references (B, 3, H, W), any size and aspect.
@@ -136,13 +128,14 @@ class CorrespondenceFusion(ReferenceFusion):
             backbone: the net's.
             ref: the references.
             canvas: see `ReferenceFusion`; a large photograph's reference keeps more of its size.
+            tile: not read: every tile sees the whole reference.
             prompt: not read: descriptors are made without text, for the photograph's may be another.
 
         Returns:
             `coarse` (B, Dc, h/2, w/2) and `fine` (B, Df, h, w), float16; `image` (B, 3, H, W), uint8.
         """
         limit = self.config.ref_size if canvas is None else max(self.config.ref_size, *canvas)
-        ref = self.fit_size(ref, limit)
+        ref = shrink_to(ref, limit)
         restored = backbone.features(self.degrade(backbone, ref), [""] * len(ref))
         coarse, fine = self.head(*restored)
         image = (ref.clamp(0, 1) * 255).round().byte()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rasr.errors import RasrError
 from rasr.fusion.base import Kept, ReferenceFusion, add_weights
 from rasr.fusion.reference_features import ReferenceFeatures, crop_latents, lora_targets
+from rasr.image_ops import cover_and_crop
 from rasr.models.backbone import OneStepBackbone
 from rasr.models.config import RASRNetConfig
 from rasr.models.lora import add_lora, lora_layers, merge_lora
@@ -213,10 +214,11 @@ class ResidualFusion(ReferenceFusion):
         ref: Tensor,
         *,
         canvas: tuple[int, int] | None = None,
+        tile: tuple[int, int] | None = None,
         prompt: str = "",
     ) -> Kept:
         """z_ref: the cheapest point to cut, whatever the branch has learnt."""
-        return {"latents": self.encode(ref)}
+        return {"latents": self.encode(ref if tile is None else cover_and_crop(ref, tile))}
 
     def to_disk(self, kept: Kept) -> Kept:
         """In float16: 32 KB per image at 512x512 on SD-2.1."""

@@ -1,17 +1,19 @@
-"""Inference: from an image of any size to its restoration."""
+"""Inference: from photographs of any size to their restorations."""
 
-from rasr.inference.kept import KeptReferences
-from rasr.inference.latents import ReferenceLatents
+from rasr.inference.opening import open_kept, open_net, open_restorer
 from rasr.inference.photographs import Photograph, list_photographs
 from rasr.inference.restorer import Restorer
 from rasr.inference.results import ResultsLog, output_paths
+from rasr.inference.run import restore_photographs
 
 __all__ = [
-    "KeptReferences",
     "Photograph",
-    "ReferenceLatents",
     "Restorer",
     "ResultsLog",
     "list_photographs",
+    "open_kept",
+    "open_net",
+    "open_restorer",
     "output_paths",
+    "restore_photographs",
 ]

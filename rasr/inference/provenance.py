@@ -1,4 +1,4 @@
-"""Where a result's detail comes from: the maps of tiles joined, and what they say in one figure."""
+"""Where a result's detail comes from: the maps of tiles joined."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rasr.fusion.base import Provenance
-
-TAKEN = 0.5
-"""Strength from which a place counts as taken from a reference."""
+from rasr.fusion.provenance import Provenance
 
 
 def join_provenance(
@@ -40,8 +37,3 @@ def join_provenance(
         place[part] = torch.where(is_surer[:, None], tile.place.cpu(), place[part])
     cut = (..., slice(-(-size[0] // cell)), slice(-(-size[1] // cell)))
     return Provenance(strength[cut], reference[cut], place[cut])
-
-
-def restored_share(provenance: Provenance) -> float:
-    """Share of the picture, in [0, 1], that took detail from a reference."""
-    return (provenance.strength > TAKEN).float().mean().item()

@@ -1,13 +1,14 @@
-"""Restores one image of any size: enlarge, pad to the size contract, run RASRNet, crop back, mend colours.
+"""Restores one image of any size: enlarge, pad to the size contract, run the net, crop back, mend colours.
 
-Retrieval is the caller's: give a reference image or none.
+Retrieval is the caller's: give references or none. How they enter is the net's: its fusion.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,25 +16,45 @@ from torch import Tensor
 from rasr.checks import check_number, check_whole
 from rasr.device import resolve_device
 from rasr.errors import RasrError
-from rasr.fusion.base import Kept, Provenance
-from rasr.image_ops import cover_and_crop
+from rasr.fusion.base import Fused, Kept, Provenance
 from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
-from rasr.inference.latents import crop_latents
 from rasr.inference.provenance import join_provenance
 from rasr.inference.tiling import run_tiled, tile_windows
-from rasr.models import RASRNet
+from rasr.references import KeptReferences, Reference
 
 logger = logging.getLogger(__name__)
 
 
+class RestorationNet(Protocol):
+    """What a `Restorer` needs of a net: `RASRNet`, or `rasr.refir.ChainNet` over a multi-step model."""
+
+    size_multiple: int
+    """Sides of every image must be multiples of this."""
+    color_fix: str
+    """Colour fix where none is asked for."""
+    default_strength: float
+    """`conditioning_scale` where none is given."""
+
+    def check_references(self, count: int) -> None:
+        """Raises a RasrError unless it can take so many together."""
+
+    def prepare_for(
+        self, ref: Any, *, canvas: tuple[int, int], tile: tuple[int, int], prompt: str, weight: float
+    ) -> Any:
+        """A reference (1, 3, H, W), or what was kept of it, prepared for all tiles of a photograph."""
+
+    def restore(self, lq_up: Tensor, ref: Any, *, prompt: Sequence[str], conditioning_scale: float) -> Fused:
+        """(1, 3, H, W) -> (1, 3, H, W), with a list of prepared references or None."""
+
+
 class Restorer:
-    """x`scale` restoration with a RASRNet.
+    """x`scale` restoration with a net.
 
     Args:
-        net: network, in evaluation mode.
+        net: `RASRNet`, or anything else that is a `RestorationNet`.
         scale: enlargement per side (OSEDiff's `upscale`).
-        conditioning_scale: strength of the references; None takes the fusion's own (`default_strength`).
+        conditioning_scale: strength of the references; None takes the net's own (`default_strength`).
         color_fix: "adain" (as OSEDiff), "wavelet" or "none", see `rasr.inference.color_fix`; None takes the
             net's own.
         process_size: side in pixels below which the network should not work, as it was trained at that size:
@@ -41,14 +62,16 @@ class Restorer:
             that length, and the result is brought back to `scale` times the original. OSEDiff has 512; None
             is no minimum, right for backbones that were trained at a small size.
         tile_size: side in pixels of the tiles in which larger results are restored, a multiple of the
-            backbone's `size_multiple`; None never tiles. Every tile sees the whole references.
+            net's `size_multiple`; None never tiles. Every tile sees the whole references. (ReFIR's gates and
+            statistics are those of a tile, and a multi-step chain runs its references for every tile.)
         tile_overlap: pixels that neighbouring tiles share.
         device: "cpu", "cuda", "mps", or "auto" for the best that is there.
+        kept: references that need not be computed again.
     """
 
     def __init__(
         self,
-        net: RASRNet,
+        net: Any,
         *,
         scale: int = 4,
         conditioning_scale: float | None = None,
@@ -57,12 +80,13 @@ class Restorer:
         tile_size: int | None = 512,
         tile_overlap: int = 64,
         device: str = "auto",
+        kept: KeptReferences | None = None,
     ) -> None:
         if conditioning_scale is None:
-            conditioning_scale = 0.5 if net.fusion is None else net.fusion.default_strength
+            conditioning_scale = net.default_strength
         check_number("conditioning_scale", conditioning_scale)
         check_sizes(
-            net.backbone.size_multiple,
+            net.size_multiple,
             scale=scale,
             process_size=process_size,
             tile_size=tile_size,
@@ -79,12 +103,14 @@ class Restorer:
         self.process_size = process_size
         self.device = resolve_device(device)
         self.net = net.to(self.device).eval()
+        self.kept = kept
+        self._kept_of = lru_cache(maxsize=8)(self._read_kept)  # one for many photographs is read once
 
     @torch.inference_mode()
     def restore(
         self,
         lq: Tensor,
-        ref: Tensor | Kept | Sequence[Tensor | Kept] | None = None,
+        ref: Tensor | Kept | Reference | Sequence[Tensor | Kept | Reference] | None = None,
         *,
         prompt: str = "",
         traced: list[Provenance] | None = None,
@@ -93,8 +119,8 @@ class Restorer:
 
         Args:
             lq: (3, h, w) in [0, 1], any size from 1x1.
-            ref: a reference (3, H, W) in [0, 1] of any size, what `keep` gave of one, or a list of such; None
-                restores with the backbone alone.
+            ref: a reference: an image (3, H, W) in [0, 1] of any size, a `Reference`, or what `keep` gave of
+                one; or a list of such; None restores with the backbone alone.
             prompt: text for the backbone.
             traced: gets a `Provenance` of the whole result appended, if the fusion can tell.
 
@@ -104,13 +130,14 @@ class Restorer:
         Raises:
             RasrError: more references than the fusion can take together, or a net without a fusion.
         """
-        refs = [] if ref is None else [ref] if isinstance(ref, Tensor | Mapping) else list(ref)
-        self.check_references(len(refs))
+        refs = [] if ref is None else [ref] if isinstance(ref, Tensor | Mapping | Reference) else list(ref)
+        self.net.check_references(len(refs))
 
         # 1. size
         lq = lq[None].to(self.device)
-        multiple = self.net.backbone.size_multiple
-        canvas = Canvas.of(lq, scale=self.scale, process_size=self.process_size, multiple=multiple)
+        canvas = Canvas.of(
+            lq, scale=self.scale, process_size=self.process_size, multiple=self.net.size_multiple
+        )
         tile = max(canvas.padded.shape) if self.tile_size is None else self.tile_size
 
         # 2. references, once for all tiles
@@ -135,45 +162,46 @@ class Restorer:
         return canvas.finish(sr, self.color_fix)
 
     @torch.inference_mode()
-    def keep(self, ref: Tensor) -> Kept:
+    def keep(self, ref: Tensor | Reference) -> Kept:
         """What can be kept of a reference (3, H, W), whatever photograph it will serve; on the CPU."""
-        self.check_references(1)
-        kept = self.net.fusion.keep(self.net.backbone, ref[None].to(self.device))
+        self.net.check_references(1)
+        prompt = ref.prompt if isinstance(ref, Reference) else ""
+        image = ref.read() if isinstance(ref, Reference) else ref
+        tile = None if self.kept is None or self.kept.size is None else (self.kept.size, self.kept.size)
+        kept = self.net.fusion.keep(self.net.backbone, image[None].to(self.device), tile=tile, prompt=prompt)
         return {name: tensor.cpu() for name, tensor in kept.items()}
 
-    def check_references(self, count: int) -> None:
-        """Raises a RasrError unless the net can take so many references together."""
-        if count and self.net.fusion is None:
-            raise RasrError("these weights have no reference fusion; restore without a reference")
-        most = self.net.fusion.max_references if count else None
-        if most is not None and count > most:
-            raise RasrError(
-                f"references={count}: fusion={self.net.fusion.name} takes {most}; give "
-                "fusion=correspondence, or add method=refir"
-            )
+    def is_kept(self, reference: Reference) -> bool:
+        """Whether a reference lies there already, and need not be computed."""
+        return self.kept is not None and reference.key is not None and self.kept.file(reference).is_file()
 
-    def _prepare(self, ref: Tensor | Kept, canvas: Canvas, tile: int) -> Any:
-        fusion, size = self.net.fusion, tuple(canvas.padded.shape[-2:])
+    def _read_kept(self, reference: Reference) -> Kept | None:
+        if self.kept is None or reference.key is None:
+            return None
+        kept = self.kept.get(reference)
+        if kept is None and self.kept.size is None:  # of any size: as good for the next photograph
+            kept = self.keep(reference)
+            self.kept.put(reference, kept)
+        return kept
+
+    def _prepare(self, ref: Tensor | Kept | Reference, canvas: Canvas, tile: int) -> Any:
+        size = tuple(canvas.padded.shape[-2:])
+        prompt, weight = "", 1.0
+        if isinstance(ref, Reference):
+            prompt, weight = ref.prompt, ref.weight
+            ref = self._kept_of(ref) or ref.read()
         if isinstance(ref, Mapping):
             ref = {name: tensor.to(self.device) for name, tensor in ref.items()}
-            if not fusion.keeps_any_size:
-                ref = {name: crop_latents(kept, tile_shape(size, tile)) for name, kept in ref.items()}
-            return self.net.prepare(ref)
-        ref = ref[None].to(self.device)
-        if not fusion.keeps_any_size:
-            return self.net.prepare(cover_and_crop(ref, tile_shape(size, tile)))
-        return self.net.prepare(fusion.keep(self.net.backbone, ref, canvas=size))
-
-
-def tile_shape(size: tuple[int, int], tile: int) -> tuple[int, int]:
-    """(H, W) of the tiles of a canvas."""
-    return min(tile, size[0]), min(tile, size[1])
+        else:
+            ref = ref[None].to(self.device)
+        shape = (min(tile, size[0]), min(tile, size[1]))
+        return self.net.prepare_for(ref, canvas=size, tile=shape, prompt=prompt, weight=weight)
 
 
 def check_sizes(
     multiple: int, *, scale: int, process_size: int | None, tile_size: int | None, tile_overlap: int
 ) -> None:
-    """Raises a RasrError unless sizes that users give fit each other and the backbone's `size_multiple`."""
+    """Raises a RasrError unless sizes that users give fit each other and the net's `size_multiple`."""
     check_whole("scale", scale, least=1)
     if process_size is not None:
         check_whole("process_size", process_size, least=1)

@@ -67,3 +67,8 @@ def find_weights(weights: str | Path | None, **hub_options: object) -> Path:
         f"weights={path} does not exist; give a .safetensors or .ckpt file of training, a directory of a net "
         "or a backbone, or a hub id"
     )
+
+
+def is_multi_step(weights: str | Path) -> bool:
+    """Whether that is the directory of a multi-step ControlNet restorer."""
+    return (Path(weights) / "controlnet").is_dir()

@@ -5,7 +5,7 @@ The one forward that a reader must see. Retrieval, resizing and tiling live else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -109,6 +109,52 @@ class RASRNet(PretrainedFolder, nn.Module):
         # 5. the fusion on the image
         restored = Restoration(lq_up, sr, x0, tuple(features))
         return fusion.fuse(backbone, restored, prepared, conditioning_scale)
+
+    @property
+    def size_multiple(self) -> int:
+        """See `OneStepBackbone`."""
+        return self.backbone.size_multiple
+
+    @property
+    def default_strength(self) -> float:
+        """`conditioning_scale` where none is given."""
+        return 0.5 if self.fusion is None else self.fusion.default_strength
+
+    def check_references(self, count: int) -> None:
+        """Raises a RasrError unless the net can take so many references together."""
+        if count and self.fusion is None:
+            raise RasrError("these weights have no reference fusion; restore without a reference")
+        most = self.fusion.max_references if count else None
+        if most is not None and count > most:
+            raise RasrError(
+                f"references={count}: fusion={self.fusion.name} takes {most}; give fusion=correspondence, or "
+                "add method=refir"
+            )
+
+    def prepare_for(
+        self,
+        ref: Tensor | Mapping[str, Tensor],
+        *,
+        canvas: tuple[int, int],
+        tile: tuple[int, int],
+        prompt: str = "",
+        weight: float = 1.0,
+    ) -> Any:
+        """A reference, prepared for all tiles of one photograph.
+
+        Args:
+            ref: (1, 3, H', W') of any size, or what was stored of one.
+            canvas: (H, W) of the photograph.
+            tile: (H, W) of its tiles.
+            prompt: text of the reference.
+            weight: its share among several.
+        """
+        fusion, backbone = self.fusion, self.backbone
+        if isinstance(ref, Tensor):
+            kept = fusion.keep(backbone, ref, canvas=canvas, tile=tile, prompt=prompt)
+        else:
+            kept = fusion.from_disk(dict(ref), tile)
+        return fusion.prepare(backbone, kept, weight)
 
     def prepare(self, ref: Any, *, weight: float = 1.0) -> Any:
         """What the fusion makes of references, for any number of calls with it.

@@ -10,9 +10,9 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
-from rasr.data.seeding import sample_seed
 from rasr.image_io import ImageReadError, read_pixels, to_tensor, to_uint8
 from rasr.preparation.jobs import Job
+from rasr.seeding import sample_seed
 
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE ** 2 bits
 TILE = 32  # pixels

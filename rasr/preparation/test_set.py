@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data.seeding import sample_seed
 from rasr.degradation import Degradation
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, atomic_path, content_hash, list_images, read_image, write_png
+from rasr.seeding import sample_seed
 
 RECORD = "parameters.jsonl"
 KINDS = ("gt", "lq")  # folders of the results

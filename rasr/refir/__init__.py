@@ -1,43 +1,35 @@
-"""ReFIR (Guo et al., NeurIPS 2024): references injected into a restoration model without training."""
+"""ReFIR (Guo et al., NeurIPS 2024): references injected into a restoration model without training.
 
-from rasr.refir.bank import ReferenceBank
-from rasr.refir.bank_store import BankStore
-from rasr.refir.chains import ChainAdapter, NoiseSource, Source, record_source, run_target
-from rasr.refir.config import PRESETS, InjectionConfig
-from rasr.refir.fallbacks import AdaGenRef, CaptionToImage, GenRef, NoReferenceMetric, OriginLRM
-from rasr.refir.injector import ReferenceInjector, find_sites
-from rasr.refir.methods import FusionMethod, Method, ReFIRMethod
+On a one-step backbone it is a fusion (`rasr.fusion.injection`); here is what only ReFIR has: multi-step
+chains, the official code's shared canvas, pictures of what is seen.
+"""
+
+from rasr.fusion.attention.bank import ReferenceBank
+from rasr.fusion.attention.config import PRESETS, InjectionConfig
+from rasr.fusion.attention.injector import ReferenceInjector, find_sites
+from rasr.fusion.attention.processor import InjectionState, ReferenceAttnProcessor
+from rasr.refir.chain_net import ChainNet
+from rasr.refir.chains import ChainAdapter, NoiseSource, Source, run_target
 from rasr.refir.multi_step import MultiStepChain
 from rasr.refir.one_step import OneStepChain
-from rasr.refir.processor import InjectionState, ReferenceAttnProcessor
-from rasr.refir.references import Reference, ReferenceFinder
-from rasr.refir.restorer import ReFIRRestorer
+from rasr.refir.opening import open_multi_step, open_refir, with_fusion
 
 __all__ = [
     "PRESETS",
-    "AdaGenRef",
-    "BankStore",
-    "CaptionToImage",
     "ChainAdapter",
-    "FusionMethod",
-    "GenRef",
+    "ChainNet",
     "InjectionConfig",
     "InjectionState",
-    "Method",
     "MultiStepChain",
-    "NoReferenceMetric",
     "NoiseSource",
     "OneStepChain",
-    "OriginLRM",
-    "ReFIRMethod",
-    "ReFIRRestorer",
-    "Reference",
     "ReferenceAttnProcessor",
     "ReferenceBank",
-    "ReferenceFinder",
     "ReferenceInjector",
     "Source",
     "find_sites",
-    "record_source",
+    "open_multi_step",
+    "open_refir",
     "run_target",
+    "with_fusion",
 ]

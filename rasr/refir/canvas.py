@@ -1,8 +1,6 @@
-"""The size at which a reference is seen.
+"""Target and reference on one canvas, as the official code has them; here for comparison with it.
 
-Target and reference need no common size (their keys, values and gate directions have none), so that nothing
-of the target is padded and nothing of the reference is lost. `shared_canvas` is what the official code does
-instead, for comparison with it.
+They need no common size (`rasr.fusion.injection.fit_reference`).
 """
 
 from __future__ import annotations
@@ -10,22 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rasr.image_ops import cover_and_crop, resize_bicubic
-
-
-def fit_reference(ref: Tensor, multiple: int, max_side: int | None = None) -> Tensor:
-    """Brings a reference to sides that the network takes, its aspect kept.
-
-    Args:
-        ref: (1, 3, H, W) in [0, 1], any size.
-        multiple: sides of the result are multiples of this; what is over is cut off evenly.
-        max_side: a longer reference is shrunk to it; None never shrinks. It is never enlarged beyond one
-            `multiple`: texture counts at its own scale.
-    """
-    height, width = ref.shape[-2:]
-    factor = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    size = tuple(max(multiple, int(side * factor) // multiple * multiple) for side in (height, width))
-    return cover_and_crop(ref, size)
+from rasr.image_ops import resize_bicubic
 
 
 def shared_canvas(lq_up: Tensor, ref: Tensor, multiple: int = 8) -> Tensor:

@@ -16,8 +16,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from rasr.refir.bank import ReferenceBank
-from rasr.refir.injector import ReferenceInjector
+from rasr.fusion.attention.bank import ReferenceBank
+from rasr.fusion.attention.injector import ReferenceInjector
 
 
 class NoiseSource:
@@ -84,7 +84,6 @@ def run_target(
     target: Any,
     *,
     sources: Sequence[Source] = (),
-    banks: Sequence[ReferenceBank] = (),
 ) -> Any:
     """Runs a target chain to its end.
 
@@ -94,14 +93,14 @@ def run_target(
         target: state of the target before step 0.
         sources: reference chains to run along; they advance at every step, since their latents are needed
             later, but are recorded only where the injection is active.
-        banks: for one-step chains: references recorded before, instead of `sources`.
 
     Returns:
         The target's last state.
     """
     n_steps = chain.n_steps
     if not any(injector.config.is_active(step, n_steps) for step in range(n_steps)):
-        sources, banks = (), ()
+        sources = ()
+    banks: list[ReferenceBank | None] = []
     for step in range(n_steps):
         is_active = injector.config.is_active(step, n_steps)
         is_last = step == n_steps - 1
@@ -114,13 +113,6 @@ def run_target(
             prediction = chain.predict(target, step)
         target = chain.advance(target, prediction, step)
     return target
-
-
-def record_source(chain: ChainAdapter, injector: ReferenceInjector, state: Any) -> ReferenceBank:
-    """The bank of a reference in a one-step chain: independent of every target."""
-    with injector.record() as bank:
-        chain.predict(state, 0)
-    return bank
 
 
 def _advance(

@@ -22,12 +22,14 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from rasr.cli import entry_point
-from rasr.evaluation.panel import PanelCell, draw_panel
+from rasr.drawing.panel import PanelCell, draw_panel
+from rasr.fusion.attention.injector import find_sites
+from rasr.fusion.attention.processor import INJECT, OFF, RECORD, ReferenceAttnProcessor
 from rasr.image_io import content_hash, read_image, read_sidecar
 from rasr.image_ops import resize_bicubic
-from rasr.refir import Reference
-from rasr.refir.injector import find_sites
-from rasr.refir.processor import INJECT, OFF, RECORD, ReferenceAttnProcessor
+from rasr.inference import Restorer
+from rasr.references import Reference
+from rasr.refir.chain_net import ChainNet
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +100,9 @@ class Probe:
 @entry_point
 def main(cfg: DictConfig) -> None:
     lq, ref = read_image(cfg.input), read_image(cfg.reference)
-    method = instantiate(cfg.method)(
-        cfg.weights,
-        backbone=cfg.backbone,
-        osediff_weights=cfg.osediff_weights,
+    net = instantiate(cfg.method)(cfg.weights, backbone=cfg.backbone, osediff_weights=cfg.osediff_weights)
+    restorer = Restorer(
+        net,
         scale=cfg.scale,
         conditioning_scale=cfg.conditioning_scale,
         tile_size=None,
@@ -110,8 +111,9 @@ def main(cfg: DictConfig) -> None:
     reference = Reference(
         cfg.reference, lambda: ref, read_sidecar(cfg.reference), key=content_hash(cfg.reference)
     )
-    with Probe(method.restorer.chain.unet) as probe:
-        sr = method.restore(lq, [reference], prompt=cfg.prompt)
+    unet = net.chain.unet if isinstance(net, ChainNet) else net.backbone.unet
+    with Probe(unet) as probe:
+        sr = restorer.restore(lq, reference, prompt=cfg.prompt)
     draw_seen(probe, lq, ref, sr, Path(cfg.output))
     logger.info("what was seen of %s and %s is in %s", cfg.input, cfg.reference, cfg.output)
 

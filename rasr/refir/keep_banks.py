@@ -1,4 +1,4 @@
-"""Keeps the banks of all images of a reference index; `python -m rasr.refir.keep_banks --help` tells more."""
+"""Keeps what ReFIR makes of all images of a reference index; `--help` tells more."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import logging
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from rasr.cli import entry_point
 from rasr.errors import RasrError
-from rasr.image_io import ImageReadError
-from rasr.refir import ReFIRMethod
-from rasr.refir.references import from_hit
+from rasr.inference import open_restorer
+from rasr.references import from_hit
+from rasr.refir import open_refir
 from rasr.retrieval import ReferenceIndex
 from rasr.retrieval.retriever import to_hit
 
@@ -24,35 +23,23 @@ logger = logging.getLogger(__name__)
 @entry_point
 def main(cfg: DictConfig) -> None:
     with ReferenceIndex.open(cfg.index) as index:
-        entries = list(index.entries())
-    method = ReFIRMethod(
+        references = [from_hit(to_hit(entry_id, payload, 1.0)) for entry_id, payload in index.entries()]
+    net = open_refir(
         cfg.weights,
         injection=instantiate(cfg.refir),
         backbone=cfg.backbone,
         osediff_weights=cfg.osediff_weights,
-        banks=cfg.banks,
         ref_size=cfg.ref_size,
-        device=cfg.device,
     )
-    bad, files, made = [], set(), 0
-    for entry_id, payload in tqdm(entries, desc="keeping", unit="image"):
-        reference = from_hit(to_hit(entry_id, payload, 1.0))
-        if not method.is_kept(reference):
-            try:
-                method.restorer.keep(reference)
-            except ImageReadError as error:
-                logger.error("%s", error)
-                bad.append(str(error))
-                continue
-            made += 1
-        files.add(method.restorer.banks.path(reference.key, reference.prompt))
-    size = sum(file.stat().st_size for file in files)
+    restorer = open_restorer(net, kept=cfg.kept, device=cfg.device)
+    report = restorer.kept.store(references, restorer.keep)
+    megabytes = report.nbytes / 1e6
     logger.info(
-        "%d banks made, %d were there; %.1f MB in all, %.2f MB each, in %s",
-        *(made, len(entries) - made - len(bad), size / 1e6, size / 1e6 / max(1, len(files)), cfg.banks),
+        "%d references kept, %d known; %.1f MB in all, %.2f MB each, in %s",
+        *(report.stored, report.known, megabytes, megabytes / max(1, report.stored + report.known), cfg.kept),
     )
-    if bad:
-        raise RasrError(f"{len(bad)} images have no bank, the rest has; first: {bad[0]}")
+    if report.bad:
+        raise RasrError(f"{len(report.bad)} images are not kept, the rest is; first: {report.bad[0]}")
 
 
 if __name__ == "__main__":

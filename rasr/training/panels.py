@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from rasr.evaluation import PanelCell, draw_panel
+from rasr.drawing import PanelCell, draw_panel
 
 
 class ValidationPanels(pl.Callback):

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 import torch
 
+from rasr.drawing.provenance import draw_provenance
 from rasr.errors import RasrError
-from rasr.evaluation.provenance_picture import draw_provenance
 from rasr.fusion.base import Provenance
 from rasr.image_io import read_image, write_png
 from tests.helpers import REPOSITORY, import_demo

@@ -9,10 +9,10 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from rasr.data.seeding import SampleRandom
 from rasr.degradation import RealESRGANDegradation
 from rasr.degradation.parameters import draw_parameters, parse_parameters
 from rasr.errors import RasrError
+from rasr.seeding import SampleRandom
 from tests.helpers import REPOSITORY
 
 SEEDS = torch.tensor([1, 2])

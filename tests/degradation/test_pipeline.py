@@ -8,13 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rasr.data import sample_seed
-from rasr.data.seeding import SampleRandom
 from rasr.degradation import RealESRGANDegradation
 from rasr.degradation.kernels import KERNEL_SIZES, Kernel, KernelSpec, draw_blur_kernel, draw_sinc_kernel
 from rasr.degradation.parameters import RESIZE_MODES, StageParameters, draw_parameters
 from rasr.degradation.steps import _photons_at_white, add_noise, blur, jpeg, sharpen
 from rasr.errors import RasrError
+from rasr.seeding import SampleRandom, sample_seed
 
 # isort: split
 from basicsr.utils import DiffJPEG, USMSharp  # importable only after the imports above

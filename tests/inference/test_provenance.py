@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.evaluation.provenance_picture import draw_provenance, place_colours
-from rasr.fusion.base import Provenance
-from rasr.image_io import read_image
+from rasr.fusion.provenance import Provenance, restored_share
 from rasr.inference import Restorer
-from rasr.inference.provenance import join_provenance, restored_share
+from rasr.inference.provenance import join_provenance
 from rasr.inference.tiling import tile_windows
 from rasr.models import build_rasr_net, make_tiny_backbone
 
@@ -53,20 +51,3 @@ def test_the_residual_branch_takes_one_and_traces_nothing():
     assert traced == []
     with pytest.raises(RasrError, match="fusion=residual takes 1"):
         restorer.restore(torch.rand(3, 8, 8), [ref, ref])
-
-
-def test_the_picture_shows_result_places_and_references(tmp_path):
-    strength = torch.zeros(8, 8)
-    strength[:, 4:] = 1
-    draw_provenance(
-        tmp_path / "p.png", torch.rand(3, 32, 32), provenance(strength), [torch.rand(3, 20, 40)] * 2
-    )
-    picture = read_image(tmp_path / "p.png")
-    assert picture.shape[-1] > 5 * 512  # result, its origin, and two pictures of each reference
-
-
-def test_corners_have_colours_of_their_own():
-    corners = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]).reshape(2, 2, 2)
-    colours = place_colours(corners).flatten(1).T
-    distance = torch.cdist(colours, colours) + torch.eye(4)
-    assert distance.min() > 0.3

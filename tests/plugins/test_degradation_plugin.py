@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rasr.data.seeding import SampleRandom
+from rasr.seeding import SampleRandom
 from rasr.degradation import Degradation
 
 

@@ -1,4 +1,4 @@
-"""infer.py method=refir, rasr.refir.keep_banks and rasr.refir.inspect as a user runs them."""
+"""infer.py method=refir, and the tools keep and inspect, as a user runs them."""
 
 import json
 import shutil
@@ -117,22 +117,22 @@ def test_without_reference_or_strength_the_model_works_alone(folder):
 
 
 def test_kept_banks(folder, tmp_path):
-    keys = {"index": folder / "index", "weights": folder / "backbone", "banks": tmp_path / "banks"}
+    keys = {"index": folder / "index", "weights": folder / "backbone", "kept": tmp_path / "banks"}
     command = ["rasr/refir/keep_banks.py", *(f"{k}={v}" for k, v in keys.items()), "device=cpu"]
     done = run_entry(*command)
     assert done.returncode == 0, done.stderr
-    assert "3 banks made, 0 were there;" in done.stdout + done.stderr
-    files = [path for path in (tmp_path / "banks").rglob("*") if path.is_file()]
+    assert "3 references kept, 0 known;" in done.stdout + done.stderr
+    files = list((tmp_path / "banks").rglob("*.safetensors"))
     assert len(files) == 3
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     assert f"{megabytes:.1f} MB in all" in done.stdout + done.stderr
-    assert "0 banks made, 3 were there;" in run_entry(*command).stdout
-    _, record = infer(folder, method="refir", **{"method.banks": tmp_path / "banks"})
-    assert record["banks"] is True
+    assert "0 references kept, 3 known;" in run_entry(*command).stdout
+    _, record = infer(folder, method="refir", kept=tmp_path / "banks")
+    assert record["kept"] is True
     assert len(list((tmp_path / "banks").rglob("*.safetensors"))) == 3
     sr = read_image(folder / "output" / "photo.png")
     _, record = infer(folder, method="refir")
-    assert record["banks"] is False
+    assert record["kept"] is False
     torch.testing.assert_close(sr, read_image(folder / "output" / "photo.png"), atol=2 / 255, rtol=0)
 
 
@@ -169,11 +169,12 @@ def test_every_key_of_a_multi_step_restorer_matters(folder):
         ({"references": 2, "refir": "seesr"}, "refir.canvas=shared takes one reference"),
         ({"min_score": "x"}, "min_score=x is not a number"),
         ({"conditioning_scale": "x"}, "conditioning_scale=x is not a finite number"),
-        ({"latents": "x"}, "with method=refir give method.banks="),
+        ({"latents": "x"}, "latents= is called kept= now"),
+        ({"method.banks": "x"}, "method.banks= is called kept= now"),
         ({"reference_kind": "best"}, "reference_kind='best' is unknown"),
         ({"reference_kind": "random", "index": None}, "give index="),
         ({"refir.mode": "swap"}, "refir.mode='swap'"),
-        ({"method.banks": "x", "refir.canvas": "shared"}, "leave method.banks out"),
+        ({"kept": "x", "refir.canvas": "shared"}, "need a one-step model and refir.canvas=own"),
         ({"weights": "backbone", "method": "refir_multistep"}, "controlnet missing"),
     ],
 )

@@ -8,13 +8,14 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from rasr.errors import RasrError
+from rasr.inference import Restorer, open_kept
+from rasr.references import Reference
 from rasr.refir import (
+    ChainNet,
     InjectionConfig,
     MultiStepChain,
     NoiseSource,
-    Reference,
     ReferenceInjector,
-    ReFIRRestorer,
     Source,
     find_sites,
     run_target,
@@ -47,8 +48,9 @@ def restored(chain, pictures):
 
 def restore(chain, lq, ref=None, config=CONFIG, **settings):
     references = [] if ref is None else [Reference("ref", lambda: ref)]
+    chosen = {key: settings.pop(key) for key in ("ref_size", "seed") if key in settings}
     settings = {"device": "cpu", "color_fix": "none"} | settings
-    return ReFIRRestorer(chain, config, **settings).restore(lq, references, prompt="a cat")
+    return Restorer(ChainNet(chain, config, **chosen), **settings).restore(lq, references, prompt="a cat")
 
 
 def run(chain, config, images, refs=(), seed=0):
@@ -154,7 +156,7 @@ def test_several_references_mix_by_their_shares(chain, pictures):
             Reference(name, lambda name=name: pictures[name], weight=share)
             for name, share in zip(("ref", "other"), shares, strict=True)
         ]
-        restorer = ReFIRRestorer(chain, CONFIG, device="cpu", color_fix="none")
+        restorer = Restorer(ChainNet(chain, CONFIG), device="cpu", color_fix="none")
         return restorer.restore(pictures["lq"], references, prompt="a cat")
 
     only_first = restore(chain, pictures["lq"], pictures["ref"])
@@ -201,11 +203,9 @@ def test_the_seed_is_the_images_own(chain, pictures, restored):
     assert not torch.equal(restore(chain, pictures["lq"], pictures["ref"], seed=1), restored)
 
 
-def test_settings_that_need_a_one_step_model_are_refused(chain, pictures):
-    with pytest.raises(RasrError, match="use_branch"):
-        restore(chain, pictures["lq"], use_branch=True)
-    with pytest.raises(RasrError, match="kept banks need a one-step model"):
-        restore(chain, pictures["lq"], banks=object())
+def test_its_references_cannot_be_kept(chain):
+    with pytest.raises(RasrError, match="kept references need a one-step model"):
+        open_kept("kept", ChainNet(chain, CONFIG))
 
 
 def save(chain: MultiStepChain, folder) -> None:

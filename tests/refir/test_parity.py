@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
+from rasr.fusion.attention.operations import adain, mean_direction, spatial_gate
+from rasr.fusion.attention.processor import JOINT
 from rasr.refir import InjectionConfig, InjectionState, ReferenceAttnProcessor
 from rasr.refir.canvas import shared_canvas
-from rasr.refir.fusion import adain, mean_direction, spatial_gate
-from rasr.refir.processor import JOINT
 
 pytestmark = pytest.mark.shared_data
 

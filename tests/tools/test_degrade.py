@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rasr.data import sample_seed
 from rasr.degradation import RealESRGANDegradation
 from rasr.image_io import ImageReadError, read_image, write_png
 from rasr.preparation import test_set
+from rasr.seeding import sample_seed
 from tests.helpers import REPOSITORY, run_tool
 
 

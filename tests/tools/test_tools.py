@@ -76,8 +76,8 @@ def test_help_says_what_it_does(name):
     [
         (["degade"], "error: degade is no tool; did you mean degrade?"),
         (["x"], f"error: x is no tool; give one of {', '.join(TOOLS)}"),
-        (["keep"], "error: missing keys: banks, index, weights; add banks=... index=... weights=..."),
-        (["keep", "index=none", "weights=w", "banks=b"], "error: none"),
+        (["keep"], "error: missing keys: index, kept, weights; add index=... kept=... weights=..."),
+        (["keep", "index=none", "weights=w", "kept=b"], "error: none"),
         (["inspect", "input=none.png", "reference=b", "weights=c", "output=d.png"], "error: none.png"),
     ],
 )

@@ -22,7 +22,7 @@ class ReferenceBank:
     hidden: dict[str, Tensor] = field(default_factory=dict)
     """Site name -> (B, L_S, C)."""
     direction: dict[str, Tensor] = field(default_factory=dict)
-    """Gate name -> (B, C) float32, `rasr.refir.fusion.mean_direction`."""
+    """Gate name -> (B, C) float32, `rasr.fusion.attention.operations.mean_direction`."""
     step: int = 0
     """Diffusion step (from 0) at which it was recorded."""
     weight: float = 1.0

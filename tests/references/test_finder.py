@@ -6,7 +6,7 @@ import torch
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, content_hash, read_image, write_png
 from rasr.image_ops import resize_bicubic
-from rasr.refir import ReferenceFinder
+from rasr.references import ReferenceFinder
 from rasr.retrieval import ColorGradientEncoder, Retriever, build_index
 
 

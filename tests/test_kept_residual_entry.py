@@ -1,4 +1,4 @@
-"""`index.py latents=` and `infer.py latents=`: the reference VAE runs once per database image."""
+"""Kept references of fusion=residual, `index.py kept=` and `infer.py kept=`: its VAE runs once per image."""
 
 import json
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     write_png(torch.rand(3, 16, 16), folder / "input" / "lq.png")
     done = index(folder)
     assert done.returncode == 0, done.stderr
-    assert "latents of 3 images stored, 0 known" in done.stdout
+    assert "3 references kept, 0 known" in done.stdout
     return folder
 
 
@@ -32,9 +32,9 @@ def index(folder, **keys):
         "database": "database",
         "index": "index",
         "encoder": "color_gradient",
-        "latents": "latents",
-        "backbone": "backbone",
-        "latent_size": 64,
+        "kept": "kept",
+        "weights": "weights.safetensors",
+        "kept_size": 64,
         "device": "cpu",
     } | keys
     return run_entry("index.py", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
@@ -54,11 +54,11 @@ def record(folder):
 def test_the_reference_vae_never_runs(folder, source, monkeypatch):
     assert infer(folder, **source).returncode == 0
     expected, used = read_image(folder / "output" / "lq.png"), record(folder)
-    assert not used["latents"]
+    assert not used["kept"]
     monkeypatch.setattr(ResidualFusion, "encode", None)
-    done = infer(folder, latents="latents", **source)
+    done = infer(folder, kept="kept", **source)
     assert done.returncode == 0, done.stderr
-    assert record(folder)["latents"] and record(folder)["reference"] == used["reference"]
+    assert record(folder)["kept"] and record(folder)["reference"] == used["reference"]
     torch.testing.assert_close(read_image(folder / "output" / "lq.png"), expected, atol=2 / 255, rtol=0)
     assert infer(folder).returncode == 0
     assert (read_image(folder / "output" / "lq.png") - expected).abs().max() > 2 / 255
@@ -66,16 +66,16 @@ def test_the_reference_vae_never_runs(folder, source, monkeypatch):
 
 def test_again_only_what_is_new_is_encoded(folder):
     done = index(folder)
-    assert "latents of 0 images stored, 3 known" in done.stdout
+    assert "0 references kept, 3 known" in done.stdout
 
 
-def test_latent_size_and_backbone_decide_what_is_stored(folder):
+def test_size_and_backbone_decide_what_is_kept(folder):
     make_tiny_backbone(seed=9).save_pretrained(folder / "other")
-    assert index(folder, latents="small", latent_size=32).returncode == 0
-    assert index(folder, latents="others", backbone="other").returncode == 0
+    assert index(folder, kept="small", kept_size=32).returncode == 0
+    assert index(folder, kept="others", backbone="other").returncode == 0
     tensors = [
-        load_file(next((folder / name).rglob("*.safetensors")))["z_ref"]
-        for name in ("latents", "small", "others")
+        load_file(next((folder / name).rglob("*.safetensors")))["latents"]
+        for name in ("kept", "small", "others")
     ]
     assert [tuple(t.shape[-2:]) for t in tensors] == [(32, 32), (16, 16), (32, 32)]
     assert not torch.equal(tensors[0], tensors[2])
@@ -83,20 +83,21 @@ def test_latent_size_and_backbone_decide_what_is_stored(folder):
 
 def test_an_image_that_was_indexed_later_falls_back_to_the_vae(folder):
     write_png(torch.rand(3, 64, 64), folder / "late.png")
-    assert infer(folder, latents="latents", reference="late.png").returncode == 0
-    assert not record(folder)["latents"]
+    assert infer(folder, kept="kept", reference="late.png").returncode == 0
+    assert not record(folder)["kept"]
 
 
 @pytest.mark.parametrize(
     ("command", "keys", "message"),
     [
-        (index, {"backbone": "null"}, "latents= needs a VAE"),
-        (index, {"backbone": "database"}, "not a diffusers-format directory"),
-        (index, {"latent_size": 33}, "latent_size=33 does not fit"),
-        (index, {"latent_size": 32}, "another VAE or size"),
+        (index, {"weights": "backbone"}, "these weights have no reference fusion"),
+        (index, {"weights": "database"}, "not a diffusers-format directory"),
+        (index, {"kept_size": 33}, "kept_size=33 does not fit"),
+        (index, {"kept_size": 32}, "not at kept_size=32"),
         (index, {"device": "abacus"}, "abacus"),
-        (infer, {"latents": "lost", "index": "index"}, "latents=lost is no folder of reference latents"),
-        (infer, {"latents": "latents"}, "give index= or reference= too"),
+        (index, {"latents": "kept"}, "latents= is called kept= now"),
+        (infer, {"kept": "lost", "index": "index"}, "kept=lost is no folder of kept references"),
+        (infer, {"kept": "kept"}, "give index= or reference= too"),
     ],
 )
 def test_mistakes_are_one_line(folder, command, keys, message):

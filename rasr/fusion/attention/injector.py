@@ -12,9 +12,9 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from rasr.errors import RasrError
-from rasr.refir.bank import ReferenceBank
-from rasr.refir.config import InjectionConfig
-from rasr.refir.processor import (
+from rasr.fusion.attention.bank import ReferenceBank
+from rasr.fusion.attention.config import InjectionConfig
+from rasr.fusion.attention.processor import (
     INJECT,
     JOINT,
     RECORD,

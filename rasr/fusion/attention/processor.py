@@ -11,9 +11,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.refir.bank import ReferenceBank
-from rasr.refir.config import InjectionConfig
-from rasr.refir.fusion import adain, fuse, gate_tokens, mean_direction, spatial_gate
+from rasr.fusion.attention.bank import ReferenceBank
+from rasr.fusion.attention.config import InjectionConfig
+from rasr.fusion.attention.operations import adain, fuse, gate_tokens, mean_direction, spatial_gate
 
 OFF, RECORD, INJECT, JOINT = "off", "record", "inject", "joint"
 

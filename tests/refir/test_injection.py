@@ -1,4 +1,4 @@
-"""ReFIRRestorer over the one-step backbone: any size, references, tiles, kept banks, both systems at once."""
+"""ReFIR on the one-step backbone: any size, references, tiles, kept banks, both systems at once."""
 
 import copy
 
@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.inference import Restorer
-from rasr.refir import BankStore, InjectionConfig, OneStepChain, Reference, ReFIRRestorer
-from rasr.refir.canvas import fit_reference, shared_canvas
+from rasr.fusion.attention.bank import ReferenceBank
+from rasr.fusion.combined import CombinedFusion
+from rasr.fusion.injection import InjectionFusion, fit_reference
+from rasr.inference import Restorer, open_kept
+from rasr.references import Reference
+from rasr.refir import ChainNet, InjectionConfig, OneStepChain, with_fusion
+from rasr.refir.canvas import shared_canvas
 from tests.refir.unets import wake
 
 CONFIG = InjectionConfig.preset("onestep")
@@ -18,8 +22,18 @@ def reference(image: torch.Tensor, **changes) -> Reference:
     return Reference("ref", lambda: image, **changes)
 
 
-def restorer(net, config=CONFIG, **settings) -> ReFIRRestorer:
-    return ReFIRRestorer(OneStepChain(net), config, device="cpu", **{"color_fix": "none"} | settings)
+def opened(net, config=CONFIG, *, ref_size=512, use_branch=False):
+    """As `open_refir` puts it together."""
+    if config.canvas == "shared":
+        return ChainNet(OneStepChain(net), config, ref_size=ref_size)
+    injected = InjectionFusion(config, ref_size)
+    return with_fusion(net, CombinedFusion(net.fusion, injected) if use_branch else injected)
+
+
+def restorer(net, config=CONFIG, *, ref_size=512, use_branch=False, kept=None, **settings) -> Restorer:
+    net = opened(net, config, ref_size=ref_size, use_branch=use_branch)
+    store = None if kept is None else open_kept(kept, net)
+    return Restorer(net, device="cpu", kept=store, **{"color_fix": "none"} | settings)
 
 
 def differ(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -83,7 +97,7 @@ def test_half_precision_is_close(net, pictures, tmp_path):
     assert differ(half, full) < 0.05
     assert differ(half, restorer(half_net).restore(lq)) > 0.005, "the reference counts"
     for _ in range(2):  # makes the bank, takes it from the disk, where it is float16
-        kept = restorer(half_net, banks=BankStore(tmp_path, {}))
+        kept = restorer(half_net, kept=tmp_path)
         assert differ(kept.restore(lq, [reference(ref, key="ref")]), half) < 0.05
 
 
@@ -105,9 +119,7 @@ def test_both_systems_on_one_backbone(net, pictures):
     # Without injection what is left is the branch, bit for bit.
     off = InjectionConfig.preset("onestep", scale=0)
     assert torch.equal(restorer(net, off, use_branch=True).restore(lq, [reference(ref)]), branch)
-    weaker = ReFIRRestorer(
-        OneStepChain(net, conditioning_scale=0.1), CONFIG, color_fix="none", use_branch=True, device="cpu"
-    )
+    weaker = restorer(net, use_branch=True, conditioning_scale=0.1)
     assert differ(weaker.restore(lq, [reference(ref)]), both) > 1e-5
 
 
@@ -159,64 +171,65 @@ def test_references_keep_their_aspect(size, max_side, expected):
     assert fit_reference(torch.rand(1, 3, *size), 16, max_side).shape[-2:] == expected
 
 
-class TestKeptBanks:
-    def make(self, net, folder, config=CONFIG, ref_size=512):
-        chain = OneStepChain(net)
-        store = BankStore.of_chain(folder, chain, config, ref_size)
-        settings = {"device": "cpu", "color_fix": "none", "ref_size": ref_size, "banks": store}
-        return ReFIRRestorer(chain, config, **settings)
+def test_strength_is_a_factor_on_the_injections_scale(net, pictures):
+    lq, ref = pictures["lq"], [reference(pictures["ref"])]
+    half = restorer(net, InjectionConfig.preset("onestep", scale=0.25)).restore(lq, ref)
+    assert torch.equal(restorer(net, conditioning_scale=0.5).restore(lq, ref), half)
+    assert torch.equal(restorer(net, conditioning_scale=0).restore(lq, ref), restorer(net).restore(lq))
 
+
+class TestKeptBanks:
     def test_a_kept_bank_replaces_the_pass_over_the_reference(self, net, pictures, tmp_path):
         def unread():
             raise AssertionError("the reference was read again")
 
         ref = reference(pictures["ref"], key="ab12", prompt="a cat")
         computed = restorer(net).restore(pictures["lq"], [ref])
-        first = self.make(net, tmp_path).restore(pictures["lq"], [ref])
+        first = restorer(net, kept=tmp_path).restore(pictures["lq"], [ref])
         assert torch.equal(first, computed)
         kept = Reference("ref", unread, "a cat", key="ab12")
-        again = self.make(net, tmp_path).restore(pictures["lq"], [kept])
+        again = restorer(net, kept=tmp_path).restore(pictures["lq"], [kept])
         assert differ(again, computed) < 2e-3  # float16 on disk
         assert differ(again, restorer(net).restore(pictures["lq"])) > 1e-3
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert len(files) == 1 and files[0].suffix == ".safetensors"
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+        # The first version's folders have no kept.json: the file's name says all.
+        (tmp_path / "kept.json").unlink()
+        assert torch.equal(restorer(net, kept=tmp_path).restore(pictures["lq"], [kept]), again)
 
     def test_its_size_is_two_bytes_per_value(self, net, pictures, tmp_path):
-        made = self.make(net, tmp_path)
-        bank = made.keep(reference(pictures["other"], key="cd34"))
+        made = restorer(net, kept=tmp_path)
+        ref = reference(pictures["other"], key="cd34")
+        kept = made.keep(ref)
+        bank = ReferenceBank.from_state_dict(kept)
         # Decoder of the tiny backbone at 64 pixels: 64, 32, 16 channels at 8, 16, 32 tokens a side.
         values = 3 * (8 * 8 * 64 + 16 * 16 * 32 + 32 * 32 * 16)
         assert sum(t.numel() for t in bank.hidden.values()) == values
-        kept = made.banks.get("cd34")
-        assert kept.nbytes == 2 * values + 4 * sum(t.numel() for t in bank.direction.values())
-        assert made.banks.path("cd34").stat().st_size < kept.nbytes + 8192
+        made.kept.put(ref, kept)
+        nbytes = ReferenceBank.from_state_dict(made.kept.get(ref)).nbytes
+        assert nbytes == 2 * values + 4 * sum(t.numel() for t in bank.direction.values())
+        assert made.kept.file(ref).stat().st_size < nbytes + 8192
 
-    def test_other_weights_prompts_and_settings_have_other_banks(self, net, tmp_path):
-        chain = OneStepChain(net)
-        store = BankStore.of_chain(tmp_path, chain, CONFIG, 512)
-        paths = {store.path("ab12"), store.path("ab12", "a cat"), store.path("cd34")}
-        for config, ref_size in [
-            (InjectionConfig.preset("supir"), 512),
-            (InjectionConfig.preset("onestep", position="both"), 512),
-            (CONFIG, 256),
-        ]:
-            paths.add(BankStore.of_chain(tmp_path, chain, config, ref_size).path("ab12"))
+    def test_other_weights_prompts_and_settings_have_other_banks(self, net, pictures, tmp_path):
+        def file(config=CONFIG, ref_size=512, key="ab12", prompt=""):
+            store = open_kept(tmp_path, opened(net, config, ref_size=ref_size))
+            return store.file(reference(pictures["ref"], key=key, prompt=prompt))
+
+        files = {file(), file(prompt="a cat"), file(key="cd34"), file(ref_size=256)}
+        files.add(file(InjectionConfig.preset("supir", canvas="own")))
+        files.add(file(InjectionConfig.preset("onestep", position="both")))
         # Strength and schedule act on the target alone.
-        same = BankStore.of_chain(tmp_path, chain, InjectionConfig(scale=0.1, layer_schedule="cosine"), 512)
-        assert same.path("ab12") == store.path("ab12")
+        assert file(InjectionConfig(scale=0.1, layer_schedule="cosine")) == file()
         backup = {k: v.clone() for k, v in net.backbone.unet.state_dict().items()}
         wake(net.backbone.unet, seed=99)
-        paths.add(BankStore.of_chain(tmp_path, chain, CONFIG, 512).path("ab12"))
+        files.add(file())
         net.backbone.unet.load_state_dict(backup)
-        assert len(paths) == 7
+        assert len(files) == 7
 
-    def test_a_damaged_bank_is_named(self, net, pictures, tmp_path):
-        made = self.make(net, tmp_path)
-        path = made.banks.path("ab12")
-        path.parent.mkdir()
-        path.write_bytes(b"nonsense")
-        with pytest.raises(RasrError, match="is damaged; delete it"):
-            made.restore(pictures["lq"], [reference(pictures["ref"], key="ab12")])
+    def test_what_depends_on_the_photograph_cannot_be_kept(self, net, tmp_path):
+        with pytest.raises(RasrError, match=r"need a one-step model and refir\.canvas=own"):
+            restorer(net, InjectionConfig.preset("onestep", canvas="shared"), kept=tmp_path)
+        with pytest.raises(RasrError, match="use_branch=true references depend on the photograph"):
+            restorer(net, use_branch=True, kept=tmp_path)
 
 
 @pytest.mark.parametrize(

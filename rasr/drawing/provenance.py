@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rasr.evaluation.panel import PanelCell, draw_panel
-from rasr.fusion.base import Provenance
+from rasr.drawing.panel import PanelCell, draw_panel
+from rasr.fusion.provenance import TAKEN, Provenance, restored_share
 from rasr.image_ops import resize_bicubic
-from rasr.inference.provenance import TAKEN, restored_share
 
+PROVENANCE_FOLDER = "provenance"
+"""Where these pictures lie, in a folder of results."""
 LONG_SIDE = 512
 """Of the pictures in it, pixels."""
 

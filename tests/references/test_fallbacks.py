@@ -14,10 +14,10 @@ from transformers import (
 )
 
 from rasr.errors import RasrError
-from rasr.evaluation import toolbox
+from rasr.evaluation import no_reference, toolbox
+from rasr.evaluation.no_reference import NoReferenceMetric
 from rasr.models import make_tiny_backbone
-from rasr.refir import AdaGenRef, CaptionToImage, GenRef, NoReferenceMetric, OriginLRM, Reference, fallbacks
-from rasr.refir.references import weigh
+from rasr.references import AdaGenRef, CaptionToImage, GenRef, OriginLRM, Reference, fallbacks, weigh
 
 LQ = torch.rand(3, 8, 8)
 
@@ -171,7 +171,7 @@ def test_a_metric_is_turned_so_that_higher_is_better(monkeypatch):
         measure = lambda sr, gt: sr.mean((1, 2, 3))  # noqa: E731
         return {name: toolbox.Metric(name, "", measure) for name in names}, {}
 
-    monkeypatch.setattr(toolbox, "open_metrics", open_metrics)
+    monkeypatch.setattr(no_reference, "open_metrics", open_metrics)
     image = torch.full((3, 4, 4), 0.25)
     assert NoReferenceMetric("niqe", device="cpu")(image) == -0.25
     assert NoReferenceMetric("musiq", device="cpu")(image) == 0.25

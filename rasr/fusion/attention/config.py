@@ -7,7 +7,7 @@ both are presets here (`PRESETS`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from rasr.errors import RasrError
 
@@ -97,4 +97,3 @@ PRESETS = {
     # Neither paper nor code knows a one-step model: injected once instead of 20 times. Choice, see README.
     "onestep": InjectionConfig(active=1.0),
 }
-FIELDS = tuple(field.name for field in fields(InjectionConfig))

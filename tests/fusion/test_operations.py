@@ -2,7 +2,7 @@
 
 import torch
 
-from rasr.refir.fusion import adain, fuse, gate_tokens, mean_direction, spatial_gate
+from rasr.fusion.attention.operations import adain, fuse, gate_tokens, mean_direction, spatial_gate
 
 
 def explicit_gate(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

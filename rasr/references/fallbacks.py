@@ -18,7 +18,7 @@ from rasr.device import resolve_device
 from rasr.errors import RasrError, one_line
 from rasr.image_io import to_uint8
 from rasr.pretrained import is_within_reach
-from rasr.refir.references import Reference, weigh
+from rasr.references.reference import Reference, weigh
 
 Restore = Callable[[Sequence[Reference]], Tensor]
 """References (any number) -> (3, H, W) restored image in [0, 1]."""
@@ -166,33 +166,6 @@ class CaptionToImage:
         ).images[0]
         image = pixels.float().cpu().clamp(0, 1)
         return Reference("generated", lambda: image, caption)
-
-
-class NoReferenceMetric:
-    """A metric of `evaluate.py` that needs no ground truth, turned so that higher is better.
-
-    Args:
-        name: niqe, musiq, clipiqa or maniqa.
-        device: where it runs.
-    """
-
-    def __init__(self, name: str, *, device: str = "auto") -> None:
-        from rasr.evaluation.protocol import METRICS, Protocol
-        from rasr.evaluation.toolbox import open_metrics
-
-        known = [metric for metric, info in METRICS.items() if not info.needs_gt]
-        if name not in known:
-            raise RasrError(f"fallback.metric.name={name} cannot judge alone; give one of {', '.join(known)}")
-        self.device = resolve_device(device)
-        metrics, unavailable = open_metrics([name], Protocol(), self.device)
-        if unavailable:
-            raise RasrError(f"fallback.metric.name={name} is not available: {unavailable[name]}")
-        self.measure = metrics[name].measure
-        self.sign = -1 if METRICS[name].lower_better else 1
-
-    def __call__(self, image: Tensor) -> float:
-        """(3, H, W) in [0, 1] -> quality."""
-        return self.sign * float(self.measure(image[None].to(self.device), None))
 
 
 def check_min_score(min_score: float | None) -> float | None:

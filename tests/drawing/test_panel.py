@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rasr.evaluation import PanelCell, draw_panel
+from rasr.drawing import PanelCell, draw_panel
 from rasr.image_io import read_image
 
 

@@ -1,7 +1,6 @@
 import pytest
 
-from rasr.data import sample_seed
-from rasr.data.seeding import SampleRandom
+from rasr.seeding import SampleRandom, sample_seed
 
 
 def test_seeds_are_the_same_on_every_machine():
