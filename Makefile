@@ -33,7 +33,7 @@ demo-train: .venv/.installed ## a small backbone and a branch trained from nothi
 		assign=$(DATA)/manifest.csv references=5
 	$(BIN)/python train.py experiment=demo_backbone
 	$(BIN)/python train.py experiment=demo
-	$(BIN)/python scripts/make_tiny.py $(TRAINED)/tiny
+	$(BIN)/python -m rasr.tools make_tiny output=$(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/untrained weights=$(TRAINED)/tiny
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/without weights=$(TRAINED)/backbone/weights
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common import describe_machine, synchronize, table
-from rasr.data import RealESRGANDegradation
-from tests.data.basicsr_recipe import BasicSRRecipe, seed_globals
+from rasr.degradation import RealESRGANDegradation
+from tests.degradation.basicsr_recipe import BasicSRRecipe, seed_globals
 
 
 def photographs(count: int, size: int, device: torch.device) -> Tensor:

@@ -40,7 +40,6 @@ from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
 from rasr.data.arguments import parse, whole
-from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
 from rasr.evaluation.report import write_text
@@ -48,6 +47,7 @@ from rasr.image_io import content_hash, list_images, read_image, write_png
 from rasr.inference import Restorer
 from rasr.inference.color_fix import COLOR_FIXES
 from rasr.models import load_rasr_net
+from rasr.preparation.sets import split_categories
 from rasr.retrieval import (
     Always,
     DatabaseImage,

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, sample_seed
-from rasr.data.preparation import split_categories
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.evaluation import write_json
 from rasr.image_io import content_hash, list_images, read_image, write_png
+from rasr.preparation.sets import split_categories
+from rasr.seeding import sample_seed
 
 SCALE = 4
 MULTIPLE = 16

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rasr.data.preparation import split_categories
-from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.data.two_view import ViewRange, make_view
 from rasr.image_io import list_images, read_image
 from rasr.image_ops import cover_and_crop
+from rasr.preparation.sets import split_categories
+from rasr.seeding import SampleRandom, sample_seed
 
 SIZE = 256
 """Side of the ground truth of pairs of views, pixels."""

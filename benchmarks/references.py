@@ -23,8 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.reference_sets import ReferenceCase, ReferenceSet, find_reference_sets
-from rasr.data import RealESRGANDegradation, sample_seed
 from rasr.data.arguments import parse, whole
+from rasr.degradation import RealESRGANDegradation
 from rasr.drawing import PanelCell, draw_panel
 from rasr.errors import RasrError
 from rasr.evaluation import psnr, ssim
@@ -32,6 +32,7 @@ from rasr.evaluation.statistics import bootstrap_interval
 from rasr.image_ops import resize_bicubic
 from rasr.inference import Restorer
 from rasr.models import load_rasr_net
+from rasr.seeding import sample_seed
 
 METHODS = ("bicubic", "none", "wrong", "right", "several", "same_photo")
 SHOWN = ("bicubic", "none", "wrong", "right")

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rasr.errors import RasrError
+from rasr.moved import current_target
 
 
 def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -30,6 +31,7 @@ def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
     @functools.wraps(main)
     def guarded(cfg: DictConfig) -> Any:
         try:
+            _update_targets(cfg)
             _require_all_keys(cfg)
             return main(cfg)
         except KeyboardInterrupt:
@@ -65,6 +67,19 @@ def refuse_old_keys(arguments: Collection[str], new_names: Mapping[str, str]) ->
         key = argument.split("=")[0].lstrip("+")
         if key in new_names:
             _stop_mistaken(RasrError(f"{key}= is called {new_names[key]}= now; write {new_names[key]}=..."))
+
+
+def _update_targets(node: Any) -> None:
+    """Gives every `_target_` its class's present name, also in files of the user's own."""
+    if not OmegaConf.is_config(node):
+        return
+    for key in list(node) if OmegaConf.is_dict(node) else range(len(node)):
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if key == "_target_":
+            node[key] = current_target(node[key])
+        else:
+            _update_targets(node[key])
 
 
 def _require_all_keys(cfg: DictConfig) -> None:

@@ -81,6 +81,26 @@ def run_entry(script: str, *arguments: str, cwd: Path | str = REPOSITORY) -> sub
     return subprocess.CompletedProcess(sys.argv, code, stdout.getvalue(), stderr.getvalue())
 
 
+def run_logged(script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs a script as `run_entry` does, with its log in `stderr`, where pytest would catch it away."""
+    log, level = io.StringIO(), logging.root.level
+    handler = logging.StreamHandler(log)
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+    try:
+        done = run_entry(script, *arguments)
+    finally:
+        logging.root.removeHandler(handler)
+        logging.root.setLevel(level)
+    done.stderr += log.getvalue()
+    return done
+
+
+def run_tool(name: str, *arguments: str, cwd: Path | str = REPOSITORY) -> subprocess.CompletedProcess:
+    """Runs `python -m rasr.tools NAME ARGUMENTS` in this process."""
+    return run_entry("rasr/tools/__main__.py", name, *arguments, cwd=cwd)
+
+
 @contextlib.contextmanager
 def import_demo(name: str) -> Iterator[ModuleType]:
     """A module of data/demo, which is no package: its files find each other as when they are started."""

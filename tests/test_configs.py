@@ -1,7 +1,6 @@
 """Every file under conf/ composes, and a misspelt key is an error wherever it is written."""
 
 import inspect
-import re
 from functools import cache
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-ENTRIES = sorted(path.stem for path in CONF.glob("*.yaml"))
-# ("model", "tiny") for conf/model/tiny.yaml; machine-local files are nobody else's business.
+COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if (CONF.parent / f"{path.stem}.py").is_file())
+ENTRIES = [*COMMANDS, *sorted(f"tools/{path.stem}" for path in CONF.glob("tools/*.yaml"))]
+# ("model", "tiny") for conf/model/tiny.yaml; machine-local files are nobody else's business, and tools and
+# hydra no choice of the user.
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.rglob("*/*.yaml")
-    if path.relative_to(CONF).parts[0] != "local"
+    if path.relative_to(CONF).parts[0] not in ("local", "tools", "hydra")
 )
 
 
@@ -32,7 +33,8 @@ def groups_in_defaults(path: Path) -> dict[str, str]:
     groups = {}
     for item in read(path).get("defaults", []):
         if isinstance(item, str) and item != "_self_":  # a neighbour that it builds on
-            groups |= groups_in_defaults(path.with_name(f"{item}.yaml"))
+            near = CONF if item.startswith("/") else path.parent
+            groups |= groups_in_defaults(near / f"{item.lstrip('/')}.yaml")
         if isinstance(item, dict):
             ((key, option),) = item.items()
             group = key.split("@")[0].split()[-1].lstrip("/")
@@ -149,4 +151,5 @@ def test_help_text_names_every_key_of_the_user(compose, entry):
     own = [key for key in read(CONF / f"{entry}.yaml") if key not in ("defaults", "hydra")]
     if "$CONFIG" not in text:  # which Hydra replaces by the whole configuration
         assert [key for key in own if key not in text] == []
-    assert re.search(rf"python ({entry}\.py|-m rasr\.\w+\.{entry} )", text)  # an example to copy
+    command = f"-m rasr.tools {entry.removeprefix('tools/')} " if "/" in entry else f"{entry}.py"
+    assert f"python {command}" in text  # an example to copy

@@ -10,10 +10,10 @@ from benchmarks import quality
 from benchmarks.quality_report import check_targets
 from benchmarks.quality_sets import centre_box, find_sets, half_boxes, image_seed, make_set
 from benchmarks.quality_sheet import spread
-from rasr.data.preparation import split_categories
 from rasr.errors import RasrError
 from rasr.image_io import list_images, read_image, write_png
 from rasr.models import build_rasr_net, make_tiny_backbone
+from rasr.preparation.sets import split_categories
 from tests.helpers import wake_zero_convs
 
 

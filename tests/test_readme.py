@@ -130,7 +130,10 @@ def test_evaluate_lines(scores_desk, line):
 def test_lines_that_make_the_images_of_a_table(line):
     """They run for hours: every key exists, and none is missing."""
     python, *words = shlex.split(line)
-    name, arguments = (words[1].split(".")[-1], words[2:]) if words[0] == "-m" else (words[0][:-3], words[1:])
+    if words[:2] == ["-m", "rasr.tools"]:
+        name, arguments = f"tools/{words[2]}", words[3:]
+    else:
+        name, arguments = words[0].removesuffix(".py"), words[1:]
     with initialize_config_dir(version_base="1.3", config_dir=str(REPOSITORY / "conf")):
         cfg = compose(name, arguments)
     assert python == "python"

@@ -7,14 +7,14 @@ import skimage.data
 import torch
 from safetensors.torch import load_file
 
-from rasr.data import RealESRGANDegradation
-from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import ViewRange, make_view
+from rasr.degradation import RealESRGANDegradation
 from rasr.evaluation import psnr
 from rasr.image_io import read_image, to_tensor, write_png
 from rasr.image_ops import resize_bicubic
 from rasr.inference import Restorer
 from rasr.models import SHIPPED_WEIGHTS, RASRNet, load_rasr_net
+from rasr.seeding import SampleRandom
 from tests.helpers import REPOSITORY, run_entry
 
 FOLDER = REPOSITORY / "weights" / "rasr-small"

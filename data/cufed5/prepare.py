@@ -10,9 +10,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from rasr.data.arguments import run_script
-from rasr.data.jobs import RECORD, Job, map_jobs
 from rasr.data.manifest import Row
-from rasr.data.preparation import (
+from rasr.errors import RasrError
+from rasr.preparation.jobs import RECORD, Job, map_jobs
+from rasr.preparation.sets import (
     Problems,
     crop_image,
     images_in,
@@ -20,7 +21,6 @@ from rasr.data.preparation import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
 
 SCENES = 126
 REFERENCES = 5

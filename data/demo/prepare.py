@@ -36,11 +36,11 @@ from photographs import find_photograph
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, sample_seed
-from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import STRIDE, ViewRange, make_view
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, content_hash, read_image, write_png
+from rasr.seeding import SampleRandom, sample_seed
 
 log = logging.getLogger("prepare")
 

@@ -30,9 +30,11 @@ from photographs import find_photograph
 from torch import Tensor
 from tqdm import tqdm
 
-from rasr.data import RealESRGANDegradation, Row, sample_seed, write_manifest
+from rasr.data import Row, write_manifest
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, content_hash, read_image, write_png
+from rasr.seeding import sample_seed
 
 log = logging.getLogger("prepare_train")
 

@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rasr.data.arguments import number, run_script, whole
-from rasr.data.curation import Measured, close_pairs, group_duplicates, measure_image, split_category
-from rasr.data.curation_report import ReportPage
-from rasr.data.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
-from rasr.data.preparation import Problems, crop_image, images_in, relative_to_manifest, target_of, write_set
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, read_sidecar
+from rasr.preparation.curation import Measured, close_pairs, group_duplicates, measure_image, split_category
+from rasr.preparation.curation_report import ReportPage
+from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
+from rasr.preparation.sets import Problems, crop_image, images_in, relative_to_manifest, target_of, write_set
 
 log = logging.getLogger("prepare")
 

@@ -10,9 +10,10 @@ import logging
 from pathlib import Path
 
 from rasr.data.arguments import run_script, whole
-from rasr.data.jobs import RECORD, Job, map_jobs, remove_stale
 from rasr.data.manifest import Row
-from rasr.data.preparation import (
+from rasr.errors import RasrError
+from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
+from rasr.preparation.sets import (
     Problems,
     crop_image,
     images_in,
@@ -21,7 +22,6 @@ from rasr.data.preparation import (
     usable_images,
     write_set,
 )
-from rasr.errors import RasrError
 
 log = logging.getLogger("prepare")
 

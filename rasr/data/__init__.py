@@ -1,18 +1,14 @@
-"""Data: manifests, data sets, the resumable order of the samples, and the degradation."""
+"""What training reads: manifests, data sets, and the resumable order of the samples."""
 
 from rasr.data.dataset import ReferenceDataset
-from rasr.data.degradation import RealESRGANDegradation
 from rasr.data.manifest import Row, read_rows, write_manifest
 from rasr.data.sampler import ResumableDataLoader, ResumableDistributedSampler
-from rasr.data.seeding import sample_seed
 
 __all__ = [
-    "RealESRGANDegradation",
     "ReferenceDataset",
     "ResumableDataLoader",
     "ResumableDistributedSampler",
     "Row",
     "read_rows",
-    "sample_seed",
     "write_manifest",
 ]

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from rasr.data.file_check import check_files
 from rasr.data.manifest import Row, read_rows
 from rasr.data.neighbours import attach_neighbours
-from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.errors import RasrError
 from rasr.image_io import ImageReadError, read_pixels, to_tensor
+from rasr.seeding import SampleRandom, sample_seed
 
 REPLACEMENTS = 10  # unreadable samples in a row after which the storage itself is taken to be gone
 SECOND_CROP_DRAWS = 16

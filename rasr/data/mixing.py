@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Dataset
 
 from rasr.data.dataset import CropDataset, Sample
-from rasr.data.seeding import sample_seed
 from rasr.errors import RasrError
+from rasr.seeding import sample_seed
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from rasr.checks import check_whole
 from rasr.data.dataset import ReferenceDataset, Sample
-from rasr.data.seeding import SampleRandom, sample_seed
 from rasr.errors import RasrError
 from rasr.image_io import to_tensor
 from rasr.image_ops import resize_bicubic
+from rasr.seeding import SampleRandom, sample_seed
 
 STRIDE = 4
 """Pixels between the places whose correspondence is given."""

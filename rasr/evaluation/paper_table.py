@@ -105,7 +105,7 @@ def _missing(table: dict[str, Any], has_gt: dict[str, bool], absent: dict[str, l
 def how_to_make(place: Path) -> str:
     """What makes a test set, as the end of a sentence."""
     return (
-        f"make the test set by python -m rasr.data.degrade input=PHOTOGRAPHS output={place} seed=0 "
+        f"make the test set by python -m rasr.tools degrade input=PHOTOGRAPHS output={place} seed=0 "
         "degradation=realesrgan"
     )
 

@@ -1,9 +1,9 @@
 """OSEDiff's published weights: LoRA in UNet and VAE encoder plus a trained `conv_in`, read and merged.
 
 Reads the official `osediff.pkl` (a torch-saved dict, loaded without running anything in it) and the same
-content as safetensors (`scripts/convert_osediff.py`). Names must match the networks exactly: a key that is
-missing or left over is an error, never a guess. Merging gives the same output as the adapters to 1e-4,
-faster, and leaves no trace of peft that could confuse the reference branch. Nothing is trained here.
+content as safetensors (`python -m rasr.tools convert_osediff`). Names must match the networks exactly: a key
+that is missing or left over is an error, never a guess. Merging gives the same output as the adapters to
+1e-4, faster, and leaves no trace of peft that could confuse the reference branch. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LORA_ALPHA = 8
 
 METADATA_KEY = "osediff"
 
-MEND = "give OSEDiff's own osediff.pkl, or what scripts/convert_osediff.py made of it"
+MEND = "give OSEDiff's own osediff.pkl, or what python -m rasr.tools convert_osediff made of it"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A web page to look at a retrieval: each query beside its best references, with scores and categories.
 
-    python -m rasr.retrieval.gallery input=DIR index=PATH output=FILE.html
+    python -m rasr.tools gallery input=DIR index=PATH output=FILE.html
 
 The page is one file: the pictures are inside, nothing is loaded from elsewhere.
 """
@@ -8,7 +8,6 @@ The page is one file: the pictures are inside, nothing is loaded from elsewhere.
 import base64
 import html
 import io
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
@@ -19,8 +18,6 @@ from torch import Tensor
 from rasr.image_io import atomic_path, read_image, to_uint8
 from rasr.retrieval.neighbours import find_neighbours
 from rasr.retrieval.retriever import Hit, Retriever
-
-logger = logging.getLogger(__name__)
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -125,27 +122,6 @@ def _data_url(image: Tensor, side: int) -> str:
 
 
 if __name__ == "__main__":
-    import hydra
-    from omegaconf import DictConfig
+    from rasr.moved import refuse_command
 
-    from rasr.checks import check_number_or_none, check_whole
-    from rasr.cli import entry_point
-    from rasr.errors import RasrError
-    from rasr.image_io import list_images
-
-    @hydra.main(version_base="1.3", config_path="../../conf", config_name="gallery")
-    @entry_point
-    def main(cfg: DictConfig) -> None:
-        for key, least in (("k", 1), ("thumbnail", 16)):
-            check_whole(key, cfg[key], least=least)
-        check_number_or_none("max_score", cfg.max_score)
-        if Path(cfg.output).is_dir():
-            raise RasrError(f"output={cfg.output} is a folder; name the HTML file in it")
-        images = list_images(cfg.input)
-        with Retriever.open(cfg.index, device=cfg.device) as retriever:
-            write_gallery(
-                retriever, images, cfg.output, cfg.k, max_score=cfg.max_score, thumbnail=cfg.thumbnail
-            )
-        logger.info("%d queries, %s", len(images), cfg.output)
-
-    main()
+    refuse_command("python -m rasr.retrieval.gallery")

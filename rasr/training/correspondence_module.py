@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rasr.checks import check_number, check_whole
-from rasr.data import sample_seed
 from rasr.errors import RasrError
 from rasr.fusion.base import Restoration
 from rasr.fusion.correspondence import CorrespondenceFusion
 from rasr.fusion.transfer import PATCH
 from rasr.image_io import atomic_path
+from rasr.seeding import sample_seed
 from rasr.training.matching_loss import coarse_loss, fine_loss, match_error, places_on_grid
 from rasr.training.module import RASRModule
 

@@ -15,6 +15,7 @@ from rasr.data.settings import check_crop
 from rasr.device import resolve_device
 from rasr.errors import RasrError
 from rasr.inference.color_fix import get_color_fix
+from rasr.moved import with_current_targets
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def find_checkpoint(cfg: DictConfig, run_config: dict[str, Any]) -> Path | None:
         raise RasrError(f"resume={path} does not exist; give a checkpoint file, auto or false")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        before, step = checkpoint["run_config"], checkpoint["global_step"]
+        before, step = with_current_targets(checkpoint["run_config"]), checkpoint["global_step"]
     except Exception as error:  # torch.load raises nearly any type on damaged files
         raise RasrError(
             f"{path} is damaged or no checkpoint of train.py; delete it or give resume=false"

@@ -9,10 +9,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from rasr.data import RealESRGANDegradation, Row, sample_seed, write_manifest
+from rasr.data import Row, write_manifest
 from rasr.data.datamodule import RASRDataModule
+from rasr.degradation import RealESRGANDegradation
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from rasr.seeding import sample_seed
 from tests.helpers import REPOSITORY
 
 

@@ -7,12 +7,12 @@ from rasr.data import (
     ResumableDataLoader,
     ResumableDistributedSampler,
     Row,
-    sample_seed,
     write_manifest,
 )
 from rasr.data.file_check import find_fault
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from rasr.seeding import sample_seed
 
 SIZE = 24
 

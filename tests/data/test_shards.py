@@ -10,6 +10,7 @@ from rasr.data import ReferenceDataset, ResumableDataLoader, ResumableDistribute
 from rasr.data.shards import ShardDataset, is_shards
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from tests.helpers import run_logged
 
 litdata = pytest.importorskip("litdata")
 
@@ -17,7 +18,7 @@ COUNT = 11
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, run_logged):
+def folder(tmp_path_factory):
     """A data set of noise, and shards of it made by the command: several chunks, two references each."""
     folder = tmp_path_factory.mktemp("shards")
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +88,7 @@ def test_a_run_over_shards_resumes_to_the_batch_on_every_rank(folder, workers):
     assert len(names) == COUNT
 
 
-def test_mistakes_are_one_line(folder, tmp_path, run_logged, monkeypatch):
+def test_mistakes_are_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(RasrError, match="cannot open the shards"):
         ShardDataset(tmp_path, **SETTINGS)
     with pytest.raises(

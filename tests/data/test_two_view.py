@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from rasr.data.manifest import Row, write_manifest
-from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import OUTSIDE, TwoViewDataset, ViewRange, make_view
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from rasr.seeding import SampleRandom
 
 SIZE = 64
 PLAIN = ViewRange(far=0, other=0, occluder=0)

@@ -68,7 +68,7 @@ def test_what_is_missing_is_said(table, tmp_path):
     one, absent_gt, two = filled.notes[-3:]
     assert one == f"One: no figures of M3 at {tmp_path / 'results' / 'one' / 'm3'}; do it"
     assert absent_gt.startswith(
-        f"Two: no ground truth at {gt}; make the test set by python -m rasr.data.degrade"
+        f"Two: no ground truth at {gt}; make the test set by python -m rasr.tools degrade"
     )
     assert two.startswith("Two: no figures of M1 at ") and "M2 at" in two
 

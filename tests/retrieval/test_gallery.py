@@ -11,7 +11,7 @@ import torch
 from rasr.image_io import write_png
 from rasr.retrieval import ColorGradientEncoder, Retriever, build_index
 from rasr.retrieval.gallery import write_gallery
-from tests.helpers import REPOSITORY, run_entry
+from tests.helpers import REPOSITORY, run_tool
 
 
 @pytest.fixture
@@ -74,7 +74,8 @@ def test_command(folder):
     command = [
         sys.executable,
         "-m",
-        "rasr.retrieval.gallery",
+        "rasr.tools",
+        "gallery",
         "input=queries",
         "index=index",
         "output=a/g.html",
@@ -84,7 +85,6 @@ def test_command(folder):
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "a" / "g.html").read_text().count("<figure") == 3
-    module = "rasr/retrieval/gallery.py"
     for argument, message in [
         ("k=0", "k=0 is not a whole number of at least 1"),
         ("k=x", "k=x is not a whole number"),
@@ -94,5 +94,5 @@ def test_command(folder):
     ]:
         keys = {"input": "queries", "index": "index", "output": "b.html"}
         keys |= dict([argument.split("=")])
-        done = run_entry(module, *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
+        done = run_tool("gallery", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -43,7 +43,7 @@ def test_every_stage_of_the_recipe_starts_from_what_the_one_before_writes(compos
     # Both fusions are over the last backbone, and take from the photograph what it cannot hold.
     assert [cfg.model.backbone for cfg in configs[6:]] == [written[5]] * 2
     assert [cfg.model.color_fix for cfg in configs[6:]] == ["anchor"] * 2
-    # Before the last backbone stands a script; its line must be the one that fits.
-    line = f"interpolate_backbones.py {written[3]} {written[4]}"
+    # Before the last backbone stands a small command; its line must be the one that fits.
+    line = f"rasr.tools interpolate first={written[3]} second={written[4]} "
     recipe = (repository / "conf" / "experiment" / "small_backbone.yaml").read_text("utf-8")
-    assert line in recipe and f"--output {configs[5].model.backbone}\n" in recipe
+    assert line in recipe and f"output={configs[5].model.backbone}\n" in recipe

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rasr.data.seeding import SampleRandom
 from rasr.data.two_view import OUTSIDE, ViewRange, make_view
 from rasr.errors import RasrError
 from rasr.losses import RestorationLoss
 from rasr.models import build_rasr_net, make_tiny_backbone
+from rasr.seeding import SampleRandom
 from rasr.training import CorrespondenceModule
 from rasr.training.matching_loss import coarse_loss, fine_loss, match_error, places_on_grid
 

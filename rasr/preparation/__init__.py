@@ -1,0 +1,1 @@
+"""What prepares sets on disk: the parts of data/<set>/prepare.py, and fixed test sets."""

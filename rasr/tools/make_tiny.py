@@ -1,0 +1,11 @@
+"""Write a random small backbone as a diffusers-format directory: for tests, and to compare with."""
+
+from omegaconf import DictConfig
+
+from rasr.checks import check_whole
+from rasr.models import make_tiny_backbone
+
+
+def main(cfg: DictConfig) -> None:
+    check_whole("seed", cfg.seed, least=0)
+    make_tiny_backbone(cfg.seed).save_pretrained(str(cfg.output))
