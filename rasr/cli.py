@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rasr.errors import RasrError
 from rasr.moved import current_target
+from rasr.plugins import load_plugins
 
 
 def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -31,6 +32,7 @@ def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
     @functools.wraps(main)
     def guarded(cfg: DictConfig) -> Any:
         try:
+            load_plugins()
             _update_targets(cfg)
             _require_all_keys(cfg)
             return main(cfg)

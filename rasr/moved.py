@@ -18,6 +18,8 @@ MOVED_TARGETS = {
 MOVED_COMMANDS = {
     "python -m rasr.data.degrade": "degrade input=... output=... seed=...",
     "python -m rasr.data.preview": "preview data.train=...",
+    "python -m rasr.refir.inspect": "inspect input=... reference=... weights=... output=...",
+    "python -m rasr.refir.keep_banks": "keep index=... weights=... kept=...",
     "python -m rasr.retrieval.gallery": "gallery input=... index=... output=...",
     "python scripts/convert_osediff.py": "convert_osediff source=osediff.pkl target=osediff.safetensors",
     "python scripts/interpolate_backbones.py": "interpolate first=... second=... weight=0.5 output=...",

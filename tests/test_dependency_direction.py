@@ -13,7 +13,7 @@ MAX_LINES = {"rasr": 300, "": 400}
 FLOORS = (
     # What each room may import: all below it. Rooms of one floor know nothing of each other.
     {"errors", "lazy", "moved"},
-    {"checks", "device", "image_io", "image_ops", "pretrained", "seeding"},
+    {"checks", "device", "image_io", "image_ops", "plugins", "pretrained", "seeding"},
     {"degradation", "losses", "prompts"},
     {"data", "preparation", "retrieval"},
     # One house of two rooms: a fusion is made of a backbone's parts, the net of a backbone and a fusion.

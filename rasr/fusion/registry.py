@@ -30,7 +30,10 @@ register_fusion(ResidualFusion)
 def get_fusion(name: Any) -> type[ReferenceFusion]:
     """The fusion of that name; an unknown one is a RasrError."""
     if not isinstance(name, str) or name not in FUSIONS:
-        raise RasrError(f"fusion={name!r} is unknown; give one of {', '.join(FUSIONS)}")
+        raise RasrError(
+            f"fusion={name!r} is unknown; give one of {', '.join(FUSIONS)} (one of your own: name the module "
+            "that registers it in RASR_PLUGINS)"
+        )
     return FUSIONS[name]
 
 

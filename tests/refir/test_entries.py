@@ -12,7 +12,7 @@ from rasr.image_io import content_hash, read_image, write_png
 from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
 from rasr.refir import PRESETS
 from rasr.retrieval import ColorGradientEncoder, build_index
-from tests.helpers import run_entry, wake_zero_convs
+from tests.helpers import run_entry, run_tool, wake_zero_convs
 from tests.refir.conftest import make_multi_step
 from tests.refir.test_multi_step import save
 from tests.refir.unets import wake
@@ -118,15 +118,15 @@ def test_without_reference_or_strength_the_model_works_alone(folder):
 
 def test_kept_banks(folder, tmp_path):
     keys = {"index": folder / "index", "weights": folder / "backbone", "kept": tmp_path / "banks"}
-    command = ["rasr/refir/keep_banks.py", *(f"{k}={v}" for k, v in keys.items()), "device=cpu"]
-    done = run_entry(*command)
+    command = ["keep", *(f"{k}={v}" for k, v in keys.items()), "device=cpu"]
+    done = run_tool(*command)
     assert done.returncode == 0, done.stderr
     assert "3 references kept, 0 known;" in done.stdout + done.stderr
     files = list((tmp_path / "banks").rglob("*.safetensors"))
     assert len(files) == 3
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     assert f"{megabytes:.1f} MB in all" in done.stdout + done.stderr
-    assert "0 references kept, 3 known;" in run_entry(*command).stdout
+    assert "0 references kept, 3 known;" in run_tool(*command).stdout
     _, record = infer(folder, method="refir", kept=tmp_path / "banks")
     assert record["kept"] is True
     assert len(list((tmp_path / "banks").rglob("*.safetensors"))) == 3
@@ -192,7 +192,7 @@ def test_mistakes_are_one_line(folder, keys, message):
 def seen(folder, path, *extra):
     keys = [f"input={folder / 'input' / 'photo.png'}", f"reference={folder / 'database' / 'a.png'}"]
     keys += [f"weights={folder / 'backbone'}", f"output={path}", "device=cpu"]
-    done = run_entry("rasr/refir/inspect.py", *keys, *extra)
+    done = run_tool("inspect", *keys, *extra)
     assert done.returncode == 0, done.stderr
     return read_image(path)
 
