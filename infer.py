@@ -6,7 +6,6 @@ import hydra
 from omegaconf import DictConfig
 
 from rasr.cli import entry_point, refuse_old_keys
-from rasr.inference.job import infer
 
 OLD_KEYS = {"latents": "kept", "method.banks": "kept"}
 
@@ -14,6 +13,8 @@ OLD_KEYS = {"latents": "kept", "method.banks": "kept"}
 @hydra.main(version_base="1.3", config_path="conf", config_name="infer")
 @entry_point
 def main(cfg: DictConfig) -> None:
+    from rasr.inference.job import infer  # brings torch: --help shall not wait for it
+
     infer(cfg)
 
 

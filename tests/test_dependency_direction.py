@@ -20,7 +20,7 @@ FLOORS = (
     {"models", "fusion"},
     {"drawing", "references"},
     {"refir", "inference"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "indexing"},
     {"cli"},
     {"tools"},
 )

@@ -12,9 +12,9 @@ import torch
 from huggingface_hub import constants
 from hydra.utils import instantiate
 
-from index import assign_references
 from rasr.errors import RasrError
 from rasr.image_io import write_png
+from rasr.indexing.jobs import assign_references
 from rasr.retrieval import ColorGradientEncoder, ReferenceIndex, Retriever, build_index
 from tests.helpers import run_entry
 
