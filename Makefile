@@ -23,8 +23,8 @@ demo-steps:
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/wrong reference=$(PAIRS)/wrong kept=$(KEPT)
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/retrieved index=$(DEMO)/pairs.index kept=$(KEPT)
 	$(BIN)/python infer.py input=$(PAIRS)/lr output=$(DEMO)/right reference=$(PAIRS)/right kept=$(KEPT) provenance=true
-	$(BIN)/python evaluate.py lq=$(PAIRS)/lr gt=$(PAIRS)/test output=$(DEMO)/metrics metrics=[psnr,ssim] \
-		methods=[bicubic] $(foreach run,without wrong retrieved right,+folders.$(run)=$(DEMO)/$(run))
+	$(BIN)/python evaluate.py compare lq=$(PAIRS)/lr gt=$(PAIRS)/test output=$(DEMO)/metrics metrics=[psnr,ssim] \
+		baselines=[bicubic] $(foreach run,without wrong retrieved right,+folders.$(run)=$(DEMO)/$(run))
 	$(BIN)/python data/demo/compare.py --folder $(DEMO) --data $(PAIRS)
 
 demo-train: .venv/.installed ## a small backbone and a branch trained from nothing: outputs/demo_train/panel.png
@@ -38,8 +38,8 @@ demo-train: .venv/.installed ## a small backbone and a branch trained from nothi
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/without weights=$(TRAINED)/backbone/weights
 	$(BIN)/python infer.py input=$(DATA)/lr output=$(TRAINED)/with weights=$(TRAINED)/rasr/weights.safetensors \
 		index=$(TRAINED)/index
-	$(BIN)/python evaluate.py lq=$(DATA)/lr gt=$(DATA)/test output=$(TRAINED)/metrics metrics=[psnr,ssim] \
-		methods=[bicubic] $(foreach run,untrained without with,+folders.$(run)=$(TRAINED)/$(run))
+	$(BIN)/python evaluate.py compare lq=$(DATA)/lr gt=$(DATA)/test output=$(TRAINED)/metrics metrics=[psnr,ssim] \
+		baselines=[bicubic] $(foreach run,untrained without with,+folders.$(run)=$(TRAINED)/$(run))
 	$(BIN)/python data/demo/compare_train.py --folder $(TRAINED) --data $(DATA)
 
 test: .venv/.installed-test ## the fast tests: CPU, no network

@@ -41,7 +41,7 @@ from benchmarks.quality_speed import measure_speed
 from rasr import __version__
 from rasr.data.arguments import parse, whole
 from rasr.errors import RasrError
-from rasr.evaluation import BicubicMethod, evaluate_folders, write_json
+from rasr.evaluation import BicubicBaseline, evaluate_folders, write_json
 from rasr.evaluation.report import write_text
 from rasr.image_io import content_hash, list_images, read_image, write_png
 from rasr.inference import Restorer
@@ -173,7 +173,7 @@ def measure_set(
     """Restore a set by every method, and measure: {method: report}."""
     data = output / "sets" / one.key
     bicubic = output / "bicubic" / one.key
-    folders = {"bicubic": BicubicMethod().restore_folder(data / "lq", bicubic, restorer.device)}
+    folders = {"bicubic": BicubicBaseline().restore_folder(data / "lq", bicubic, restorer.device)}
     methods: dict[str, dict[str, Path] | None] = {"without": None}
     methods |= {method: files for (key, method), files in references.items() if key == one.key}
     for method, files in methods.items():

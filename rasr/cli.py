@@ -21,6 +21,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import rasr.config_options  # noqa: F401 - Hydra then knows conf/options
 from rasr.errors import RasrError
 from rasr.moved import current_target
 from rasr.plugins import load_plugins
@@ -56,6 +57,24 @@ def spell_out_job(arguments: list[str], jobs: Collection[str]) -> list[str]:
     """Writes `verify index=...` as Hydra knows it: `job=verify index=...`."""
     first, *rest = arguments or [""]
     return [f"job={first}", *rest] if first in jobs else arguments
+
+
+def rename_keys(arguments: list[str], renamed: Mapping[str, str]) -> list[str]:
+    """Writes keys that have got another name as they are called now, at their first level."""
+    names = "|".join(renamed)
+    pattern = re.compile(rf"^([~+]*)({names})(?=[.=@]|$)")
+    return [pattern.sub(lambda found: found[1] + renamed[found[2]], text) for text in arguments]
+
+
+def check_keys(job: str, *, needed: Collection[str], read: Collection[str], cfg: DictConfig) -> None:
+    """Refuses keys on the command line that a job does not read, and a job without a key that it needs."""
+    for override in HydraConfig.get().overrides.task:
+        key = re.split(r"[.=@]", override.lstrip("~+"), maxsplit=1)[0]
+        if key not in {"job", *read}:
+            raise RasrError(f"{key}= has no meaning for job={job}; leave it out, see --help")
+    for key in needed:
+        if cfg.get(key) is None:
+            raise RasrError(f"missing key: {key}; add {key}=... to the command, see --help")
 
 
 def refuse_old_keys(arguments: Collection[str], new_names: Mapping[str, str]) -> None:

@@ -13,6 +13,10 @@ MOVED_TARGETS = {
     "rasr.refir.AdaGenRef": "rasr.references.AdaGenRef",
     "rasr.refir.CaptionToImage": "rasr.references.CaptionToImage",
     "rasr.refir.NoReferenceMetric": "rasr.evaluation.no_reference.NoReferenceMetric",
+    "rasr.evaluation.BicubicMethod": "rasr.evaluation.BicubicBaseline",
+    "rasr.evaluation.FolderMethod": "rasr.evaluation.FolderBaseline",
+    "rasr.evaluation.InferMethod": "rasr.evaluation.InferBaseline",
+    "rasr.evaluation.SpandrelMethod": "rasr.evaluation.SpandrelBaseline",
 }
 
 MOVED_COMMANDS = {

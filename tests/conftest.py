@@ -13,6 +13,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+import rasr.config_options  # noqa: F401 - for tests that compose by Hydra's own functions
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("RASR_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
 

@@ -9,7 +9,7 @@ import runpy
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -79,6 +79,20 @@ def run_entry(script: str, *arguments: str, cwd: Path | str = REPOSITORY) -> sub
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
     return subprocess.CompletedProcess(sys.argv, code, stdout.getvalue(), stderr.getvalue())
+
+
+def evaluate_in(folder: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """`evaluate.py` in a folder that has `sr/`, `other/`, `gt/` and, x1/4, `lq/` with the images a and b."""
+    for name in ("a", "b"):
+        for kind in ("sr", "other", "gt"):
+            write_png(torch.rand(3, 16, 20), folder / kind / f"{name}.png")
+        write_png(torch.rand(3, 4, 5), folder / "lq" / f"{name}.png")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return run_entry("evaluate.py", *arguments, cwd=folder)
+
+    run.folder = folder
+    return run
 
 
 def run_logged(script: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -11,15 +11,20 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rasr.config_options import read_options
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if (CONF.parent / f"{path.stem}.py").is_file())
 ENTRIES = [*COMMANDS, *sorted(f"tools/{path.stem}" for path in CONF.glob("tools/*.yaml"))]
 # ("model", "tiny") for conf/model/tiny.yaml; machine-local files are nobody else's business, and tools and
 # hydra no choice of the user.
 OPTIONS = sorted(
-    (path.parent.relative_to(CONF).as_posix(), path.stem)
-    for path in CONF.rglob("*/*.yaml")
-    if path.relative_to(CONF).parts[0] not in ("local", "tools", "hydra")
+    [
+        (path.parent.relative_to(CONF).as_posix(), path.stem)
+        for path in CONF.rglob("*/*.yaml")
+        if path.relative_to(CONF).parts[0] not in ("local", "tools", "hydra", "options")
+    ]
+    + [(path.stem, option) for path in CONF.glob("options/*.yaml") for option in read_options(path)]
 )
 
 
@@ -106,7 +111,11 @@ def test_entry_composes(compose_and_resolve, entry):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_with_every_entry_that_has_the_group(compose_and_resolve, group, option):
-    nested = [path for path in CONF.rglob("*/*.yaml") if group in groups_in_defaults(path)]
+    nested = [
+        path
+        for path in CONF.rglob("*/*.yaml")
+        if path.parent.name != "options" and group in groups_in_defaults(path)
+    ]
     entries = entries_with(group, option)
     assert entries or nested, f"no defaults list names the group {group}"
     for entry in entries:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rasr.config_options import read_options
 from rasr.image_io import write_png
 from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index
@@ -86,10 +86,9 @@ def scores_desk(tmp_path) -> Path:
     """A user's folder with what the section Evaluate names: images, and outputs of the tables' rows."""
     rows = [f"results/cufed5/{row}" for row in ("seesr", "seesr_refir", "seesr_refir_spread/0")]
     rows += ["results/cufed5/seesr_refir_spread/1", "results/rasr_flickr30/osediff", "results/wr_sr/osediff"]
-    for path in (REPOSITORY / "conf" / "table").glob("*.yaml"):
-        table = yaml.safe_load(path.read_text("utf-8"))["table"]
-        if "psnr" in table["metrics"]:
-            rows += [row["folder"] for row in table["rows"].values() if "folder" in row]
+    for option in read_options(REPOSITORY / "conf" / "options" / "table.yaml").values():
+        if "psnr" in option["table"]["metrics"]:
+            rows += [row["folder"] for row in option["table"]["rows"].values() if "folder" in row]
     sets = [f"outputs/testsets/{name}" for name in ("rasr_flickr30", "wr_sr", "cufed5")]
     sharp = ["restored", "originals", "seesr_images", "osediff_images", *rows, *(f"{one}/gt" for one in sets)]
     for folder in ("references", "photos", *sharp):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rasr.drawing.panel import PanelCell, draw_panel
 from rasr.errors import RasrError
-from rasr.evaluation.protocol import METRICS
+from rasr.evaluation.metrics import METRICS
 from rasr.evaluation.report import write_json, write_text
 from rasr.evaluation.statistics import bootstrap_interval, sign_test
 from rasr.image_io import read_image

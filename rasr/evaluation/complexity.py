@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rasr.errors import RasrError
-from rasr.evaluation.methods import load_spandrel
+from rasr.evaluation.baselines import load_spandrel
 
 _UNITS = {
     "trainable_parameters": "M",
@@ -26,7 +26,7 @@ _UNITS = {
 
 
 class ComplexityCase(Protocol):
-    """A system whose cost is measured; `conf/complexity/` has one file per kind."""
+    """A system whose cost is measured; `conf/options/complexity.yaml` has one entry per kind."""
 
     def measure(self, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
         """Measure.
@@ -54,7 +54,7 @@ class ModelComplexity:
     def __init__(
         self, weights: str, backbone: str | None = None, index: str | None = None, scale: int = 4
     ) -> None:
-        self.weights = weights
+        self.weights = _given(weights)
         self.backbone = backbone
         self.index = index
         self.scale = scale
@@ -93,7 +93,7 @@ class SpandrelComplexity:
     """
 
     def __init__(self, weights: str) -> None:
-        self.weights = weights
+        self.weights = _given(weights)
         if not Path(weights).is_file():
             raise RasrError(f"weights={weights}: no such file; give the weight file of a network")
 
@@ -176,6 +176,12 @@ def _peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _given(weights: str | None) -> str:
+    if weights is None:  # as conf/evaluate.yaml has it
+        raise RasrError("missing key: weights; add weights=... to the command, see --help")
+    return weights
 
 
 def _random_image(side: int) -> Tensor:

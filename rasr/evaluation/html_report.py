@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from rasr.errors import RasrError
+from rasr.evaluation.baselines import read_log
 from rasr.evaluation.folders import files_by_name
-from rasr.evaluation.methods import read_log
-from rasr.evaluation.protocol import METRICS
+from rasr.evaluation.metrics import METRICS
 from rasr.evaluation.report import write_json, write_text
-from rasr.evaluation.tables import Column, Row, Table, ranks
+from rasr.evaluation.tables import Column, Table, TableRow, ranks
 from rasr.image_io import read_image, to_uint8
 from rasr.image_ops import resize_bicubic
 
@@ -228,7 +228,7 @@ def _data_uri(image: Tensor) -> str:
 def _read_table(path: Path) -> Table:
     raw = _read_json(path)
     columns = [Column(**column) for column in raw["columns"]]
-    return Table(raw["title"], columns, [Row(**row) for row in raw["rows"]], raw["notes"])
+    return Table(raw["title"], columns, [TableRow(**row) for row in raw["rows"]], raw["notes"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

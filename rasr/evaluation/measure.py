@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from rasr.errors import RasrError
 from rasr.evaluation.folders import check_pairs, describe_mismatch, match_files, refuse
-from rasr.evaluation.protocol import METRICS, Protocol, check_metrics
+from rasr.evaluation.metrics import METRICS
+from rasr.evaluation.protocol import EvaluationProtocol, check_metrics
 from rasr.evaluation.score_store import ScoreStore
 from rasr.evaluation.statistics import bootstrap_interval
 from rasr.evaluation.toolbox import Metric, open_metrics, versions
@@ -40,7 +41,7 @@ def evaluate_folders(
     gt: str | Path | None,
     *,
     metrics: Sequence[str],
-    protocol: Protocol | None = None,
+    protocol: EvaluationProtocol | None = None,
     strict: bool = True,
     batch_size: int = 1,
     device: str | torch.device = "cpu",
@@ -65,7 +66,7 @@ def evaluate_folders(
         {"WxH": images}, `count`, `problems` (one text per file that was left out), `unavailable`
         {metric: reason}.
     """
-    protocol = protocol or Protocol()
+    protocol = protocol or EvaluationProtocol()
     if batch_size < 1:
         raise RasrError(f"batch_size={batch_size} measures nothing; give 1 or more")
     names = check_metrics(metrics, has_gt=gt is not None)
@@ -122,7 +123,7 @@ def evaluate_folders(
 
 
 def _read(
-    pairs: dict[str, tuple[Path, Path | None]], protocol: Protocol, problems: list[str]
+    pairs: dict[str, tuple[Path, Path | None]], protocol: EvaluationProtocol, problems: list[str]
 ) -> Iterator[_Pair]:
     """The pairs that can be compared; texts about the others go into `problems`."""
     for name, (sr_file, gt_file) in tqdm(pairs.items(), desc="evaluate", unit="image"):

@@ -1,4 +1,6 @@
-"""PSNR and SSIM, in the conventions under which the field publishes them.
+"""The metrics there are; of them PSNR and SSIM, in the conventions under which the field publishes them.
+
+A metric of one's own is a function and a call of `register_metric`; it may stand outside this package.
 
 The same images have other figures under another convention: Y of full range lowers PSNR by exactly
 20 log10(255 / 219) = 1.32 dB, RGB by more, and a cut border changes it again. See `rasr.evaluation.protocol`.
@@ -8,6 +10,7 @@ Compare saved 8-bit files: rounding is part of what is measured.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -102,3 +105,60 @@ def _ssim(sr: np.ndarray, gt: np.ndarray) -> float:
     # the product is pyiqa's clamping of the contrast-structure factor.
     border = _SSIM_WINDOW // 2
     return float(similarity[:, border:-border, border:-border].clip(min=0).mean())
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What tables need to know of a metric."""
+
+    title: str
+    digits: int
+    """Decimals in tables, as the papers print it."""
+    lower_better: bool = False
+    needs_gt: bool = True
+    per_image: bool = True
+    """False: one figure for the whole set."""
+    measure: Callable[..., Tensor] | None = None
+    """See `register_metric`; None is one of pyiqa, see `rasr.evaluation.toolbox`."""
+
+
+METRICS = {
+    "psnr": MetricInfo("PSNR", 2, measure=psnr),
+    "ssim": MetricInfo("SSIM", 4, measure=ssim),
+    "fsim": MetricInfo("FSIM", 4),
+    "gmsd": MetricInfo("GMSD", 4, lower_better=True),
+    "vif": MetricInfo("VIF", 4),
+    "lpips": MetricInfo("LPIPS", 4, lower_better=True),
+    "dists": MetricInfo("DISTS", 4, lower_better=True),
+    "fid": MetricInfo("FID", 2, lower_better=True, per_image=False),
+    "kid": MetricInfo("KID", 4, lower_better=True, per_image=False),
+    "niqe": MetricInfo("NIQE", 4, lower_better=True, needs_gt=False),
+    "musiq": MetricInfo("MUSIQ", 2, needs_gt=False),
+    "clipiqa": MetricInfo("CLIPIQA", 4, needs_gt=False),
+    "maniqa": MetricInfo("MANIQA", 4, needs_gt=False),
+}
+
+
+def register_metric(
+    name: str,
+    measure: Callable[..., Tensor],
+    *,
+    title: str,
+    digits: int,
+    lower_better: bool = False,
+    needs_gt: bool = True,
+) -> None:
+    """Make a metric known by `metrics=[NAME]`, as a column of every table.
+
+    Args:
+        name: what users write. Figures are kept under it: another formula wants another name.
+        measure: (sr, gt, color=...) -> (B,), of (B, 3, H, W) in [0, 1] on the CPU with the protocol's border
+            cut off; gt is None where the metric needs none and there is none, color one of `COLORS`.
+        title: head of its column.
+        digits: decimals in tables.
+        lower_better: whether less is better.
+        needs_gt: whether it compares with the ground truth.
+    """
+    if name in METRICS:
+        raise ValueError(f"there is a metric {name!r} already; choose another name")
+    METRICS[name] = MetricInfo(title, digits, lower_better, needs_gt, measure=measure)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from rasr.device import resolve_device
 from rasr.errors import RasrError
-from rasr.evaluation.protocol import METRICS, Protocol
+from rasr.evaluation.metrics import METRICS
+from rasr.evaluation.protocol import EvaluationProtocol
 from rasr.evaluation.toolbox import open_metrics
 
 
@@ -23,7 +24,7 @@ class NoReferenceMetric:
         if name not in known:
             raise RasrError(f"fallback.metric.name={name} cannot judge alone; give one of {', '.join(known)}")
         self.device = resolve_device(device)
-        metrics, unavailable = open_metrics([name], Protocol(), self.device)
+        metrics, unavailable = open_metrics([name], EvaluationProtocol(), self.device)
         if unavailable:
             raise RasrError(f"fallback.metric.name={name} is not available: {unavailable[name]}")
         self.measure = metrics[name].measure

@@ -1,9 +1,9 @@
 """The tables of the papers: their figures, and ours for what lies on this machine.
 
-`conf/table/` has one file per table. Its `sets` are data sets, its `rows` methods with the paper's figures,
-one per metric. Our figures come from folders: a row's own `folder`, else `RESULTS/SET/ROW`. A row with
-`is_spread` has a folder of trials, each a folder of restorations; its figures are half the range of their
-means.
+`conf/options/table.yaml` has one entry per table. Its `sets` are data sets, its `rows` methods with the
+paper's figures, one per metric. Our figures come from folders: a row's own `folder`, else `RESULTS/SET/ROW`.
+A row with `is_spread` has a folder of trials, each a folder of restorations; its figures are half the range
+of their means.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rasr.errors import RasrError
-from rasr.evaluation.protocol import METRICS
+from rasr.evaluation.metrics import METRICS
 from rasr.evaluation.report import column_of, notes_of, warn_of_other_images
-from rasr.evaluation.tables import Column, Row, Table
+from rasr.evaluation.tables import Column, Table, TableRow
 
 # Columns that no image gives: read from a `complexity.json` beside the restorations.
 COMPLEXITY = {
@@ -48,7 +48,7 @@ def fill_table(
     """Measure what is there and set it beside the paper's figures.
 
     Args:
-        table: content of a file in `conf/table/`.
+        table: content of `table` in an entry of `conf/options/table.yaml`.
         results: folder with our and others' restorations, as `results/wr_sr/seesr`.
         evaluate: (set, row, folder of restorations) -> report of `evaluate_folders`.
         produced: {(set, row): folder} of what was restored just now; goes before everything else.
@@ -75,7 +75,7 @@ def fill_table(
                 values += [None] * len(table["metrics"])
                 absent[set_key].append(f"{row['label']} at {folder}")
         published = [figure for set_key in table["sets"] for figure in row["paper"][set_key]]
-        rows.append(Row(row["label"], values, published, is_ranked=not row.get("is_spread", False)))
+        rows.append(TableRow(row["label"], values, published, is_ranked=not row.get("is_spread", False)))
     labelled = {
         f"{table['rows'][key]['label']} on {table['sets'][set_key]['title']}": report
         for (set_key, key), report in reports.items()
@@ -114,14 +114,16 @@ def check_table(table: dict[str, Any]) -> None:
     """Refuse a table whose figures do not fit its columns."""
     unknown = [name for name in table["metrics"] if name not in METRICS and name not in COMPLEXITY]
     if unknown:
-        raise RasrError(f"table {table['name']}: unknown metric {', '.join(unknown)}; mend conf/table")
+        raise RasrError(
+            f"table {table['name']}: unknown metric {', '.join(unknown)}; mend conf/options/table.yaml"
+        )
     for key, row in table["rows"].items():
         for set_key in table["sets"]:
             figures = row["paper"].get(set_key, [])
             if len(figures) != len(table["metrics"]):
                 raise RasrError(
                     f"table {table['name']}: row {key} has {len(figures)} figures of {set_key}, not "
-                    f"{len(table['metrics'])}; mend conf/table"
+                    f"{len(table['metrics'])}; mend conf/options/table.yaml"
                 )
 
 

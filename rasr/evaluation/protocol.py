@@ -1,4 +1,4 @@
-"""What exactly is measured: the metrics there are, and the conventions under which papers report them."""
+"""The conventions under which papers report metrics."""
 
 from __future__ import annotations
 
@@ -8,41 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from rasr.errors import RasrError
-from rasr.evaluation.metrics import COLORS
+from rasr.evaluation.metrics import COLORS, METRICS
 
 
 @dataclass(frozen=True)
-class MetricInfo:
-    """What tables need to know of a metric."""
-
-    title: str
-    digits: int
-    """Decimals in tables, as the papers print it."""
-    lower_better: bool = False
-    needs_gt: bool = True
-    per_image: bool = True
-    """False: one figure for the whole set."""
-
-
-METRICS = {
-    "psnr": MetricInfo("PSNR", 2),
-    "ssim": MetricInfo("SSIM", 4),
-    "fsim": MetricInfo("FSIM", 4),
-    "gmsd": MetricInfo("GMSD", 4, lower_better=True),
-    "vif": MetricInfo("VIF", 4),
-    "lpips": MetricInfo("LPIPS", 4, lower_better=True),
-    "dists": MetricInfo("DISTS", 4, lower_better=True),
-    "fid": MetricInfo("FID", 2, lower_better=True, per_image=False),
-    "kid": MetricInfo("KID", 4, lower_better=True, per_image=False),
-    "niqe": MetricInfo("NIQE", 4, lower_better=True, needs_gt=False),
-    "musiq": MetricInfo("MUSIQ", 2, needs_gt=False),
-    "clipiqa": MetricInfo("CLIPIQA", 4, needs_gt=False),
-    "maniqa": MetricInfo("MANIQA", 4, needs_gt=False),
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """A convention under which figures may be compared."""
 
     name: str = "osediff"

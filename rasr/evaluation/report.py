@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rasr.evaluation.protocol import METRICS
-from rasr.evaluation.tables import Column, Row, Table, to_csv, to_latex, to_markdown
+from rasr.evaluation.metrics import METRICS
+from rasr.evaluation.tables import Column, Table, TableRow, to_csv, to_latex, to_markdown
 from rasr.image_io import atomic_path
 
 
@@ -36,7 +36,9 @@ def metrics_table(title: str, reports: dict[str, dict[str, Any]], metrics: Seque
         metrics: the wanted columns, in order.
     """
     shown = [name for name in metrics if any(name in report["mean"] for report in reports.values())]
-    rows = [Row(label, [report["mean"].get(name) for name in shown]) for label, report in reports.items()]
+    rows = [
+        TableRow(label, [report["mean"].get(name) for name in shown]) for label, report in reports.items()
+    ]
     notes = [*notes_of(reports), *warn_of_other_images(reports)]
     return Table(title, [column_of(name) for name in shown], rows, notes)
 

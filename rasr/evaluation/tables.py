@@ -25,7 +25,7 @@ class Column:
 
 
 @dataclass
-class Row:
+class TableRow:
     """One method; the lists have one entry per column, None where there is no figure."""
 
     label: str
@@ -42,7 +42,7 @@ class Table:
 
     title: str
     columns: list[Column]
-    rows: list[Row]
+    rows: list[TableRow]
     notes: list[str] = field(default_factory=list)
     """Protocol, versions, what is missing; plain text."""
 

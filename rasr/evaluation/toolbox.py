@@ -23,11 +23,9 @@ import torch
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.evaluation.metrics import psnr, ssim
-from rasr.evaluation.protocol import METRICS, Protocol
+from rasr.evaluation.metrics import METRICS
+from rasr.evaluation.protocol import EvaluationProtocol
 from rasr.pretrained import is_within_reach
-
-OWN = {"psnr": psnr, "ssim": ssim}
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -71,7 +69,7 @@ class Metric:
 
 
 def open_metrics(
-    names: Sequence[str], protocol: Protocol, device: str | torch.device
+    names: Sequence[str], protocol: EvaluationProtocol, device: str | torch.device
 ) -> tuple[dict[str, Metric], dict[str, str]]:
     """Load what the names stand for.
 
@@ -98,11 +96,12 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def _open(name: str, protocol: Protocol, device: str | torch.device) -> Metric:
+def _open(name: str, protocol: EvaluationProtocol, device: str | torch.device) -> Metric:
     border = protocol.crop_border
-    if name in OWN:
+    own = METRICS[name].measure
+    if own is not None:
         identity = f"{name} color={protocol.color} crop={border}"
-        return Metric(name, identity, _cropped(partial(OWN[name], color=protocol.color), border))
+        return Metric(name, identity, _cropped(partial(own, color=protocol.color), border))
     variant = "fid" if name == "kid" else protocol.variant(name)
     net = _create(variant, device)
     identity = f"{name} variant={variant} pyiqa={version('pyiqa')} crop={border} {torch.device(device).type}"

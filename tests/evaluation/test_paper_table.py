@@ -1,4 +1,4 @@
-"""The papers' tables: their figures stand in conf/table, ours come from folders."""
+"""The papers' tables: their figures stand in conf/options/table.yaml, ours come from folders."""
 
 import json
 from itertools import product
@@ -9,6 +9,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
+from rasr.config_options import read_options
 from rasr.errors import RasrError
 from rasr.evaluation import evaluate_folders, fill_table, to_markdown
 from rasr.evaluation.paper_table import check_table
@@ -16,7 +17,7 @@ from rasr.evaluation.tables import ranks
 from rasr.image_io import write_png
 from tests.helpers import REPOSITORY
 
-TABLES = sorted(path.stem for path in (REPOSITORY / "conf" / "table").glob("*.yaml"))
+TABLES = read_options(REPOSITORY / "conf" / "options" / "table.yaml")
 
 
 @pytest.fixture
@@ -112,10 +113,9 @@ def test_wrong_tables_are_refused(table):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_shipped_tables_are_whole(name):
-    body = yaml.safe_load((REPOSITORY / "conf" / "table" / f"{name}.yaml").read_text("utf-8"))
-    table = body["table"]
+    table = TABLES[name]["table"]
     check_table(table)
-    assert table["name"] == name and body["output"] == f"outputs/tables/{name}" and table["how"]
+    assert table["name"] == name and TABLES[name]["output"] == f"outputs/tables/{name}" and table["how"]
 
 
 # Read off the papers: table, row, set, figures in the order of the file's metrics.
@@ -136,12 +136,12 @@ SAMPLES = [
 
 @pytest.mark.parametrize(("name", "row", "set_key", "figures"), SAMPLES)
 def test_shipped_figures_are_the_papers(name, row, set_key, figures):
-    table = yaml.safe_load((REPOSITORY / "conf" / "table" / f"{name}.yaml").read_text("utf-8"))["table"]
+    table = TABLES[name]["table"]
     assert table["rows"][row]["paper"][set_key] == figures
 
 
-def test_there_is_a_file_for_every_table():
-    assert {f"rasr{n}" for n in range(1, 6)} | {f"refir{n}" for n in range(1, 11)} <= set(TABLES)
+def test_there_is_an_entry_for_every_table():
+    assert {f"rasr{n}" for n in range(1, 6)} | {f"refir{n}" for n in range(1, 11)} <= TABLES.keys()
 
 
 SWEEPS = [
@@ -160,7 +160,7 @@ SWEEPS = [
 def test_ablations_read_what_their_experiment_writes(name, experiment, others):
     """The folders of the rows against the outputs of the sweep, and of what else the table names in `how`."""
     body = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{experiment}.yaml").read_text("utf-8"))
-    table = yaml.safe_load((REPOSITORY / "conf" / "table" / f"{name}.yaml").read_text("utf-8"))["table"]
+    table = TABLES[name]["table"]
     sweep = {key: str(values).split(",") for key, values in body["hydra"]["sweeper"]["params"].items()}
     written = set()
     with initialize_config_dir(version_base="1.3", config_dir=str(REPOSITORY / "conf")):

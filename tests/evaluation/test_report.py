@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from rasr.errors import RasrError
-from rasr.evaluation import Protocol, evaluate_folders, match_files, psnr, write_report
+from rasr.evaluation import EvaluationProtocol, evaluate_folders, match_files, psnr, write_report
 from rasr.evaluation import measure as measure_module
 from rasr.image_io import read_image, write_png
 
@@ -162,12 +162,12 @@ def test_written_files_hold_the_report(folders, tmp_path):
 
 def test_the_border_is_cut_before_measuring(folders):
     sr, gt = folders
-    report = evaluate_folders(sr, gt, metrics=["psnr"], protocol=Protocol(crop_border=2))
+    report = evaluate_folders(sr, gt, metrics=["psnr"], protocol=EvaluationProtocol(crop_border=2))
     inner = (slice(None), slice(2, -2), slice(2, -2))
     expected = psnr(read_image(sr / "a.png")[inner], read_image(gt / "a.png")[inner])
     assert report["per_image"]["a"]["psnr"] == pytest.approx(float(expected))
     with pytest.raises(RasrError, match=r"a\.png: a border of 8 leaves nothing"):
-        evaluate_folders(sr, gt, metrics=["psnr"], protocol=Protocol(crop_border=8))
+        evaluate_folders(sr, gt, metrics=["psnr"], protocol=EvaluationProtocol(crop_border=8))
 
 
 def test_without_ground_truth_full_reference_metrics_are_refused(folders):

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from rasr.evaluation import Column, Row, Table, to_csv, to_latex, to_markdown
+from rasr.evaluation import Column, Table, TableRow, to_csv, to_latex, to_markdown
 from rasr.evaluation.tables import ranks
 
 PSNR, LPIPS = Column("PSNR", 2), Column("LPIPS", 4, lower_better=True)
@@ -14,9 +14,9 @@ PSNR, LPIPS = Column("PSNR", 2), Column("LPIPS", 4, lower_better=True)
 @pytest.fixture
 def table():
     rows = [
-        Row("A & B", [25.0, 0.3], [24.5, 0.31]),
-        Row("C|D", [26.0, 0.2], []),
-        Row("E", [25.001, None], [None, 0.1]),
+        TableRow("A & B", [25.0, 0.3], [24.5, 0.31]),
+        TableRow("C|D", [26.0, 0.2], []),
+        TableRow("E", [25.001, None], [None, 0.1]),
     ]
     return Table("A title", [PSNR, LPIPS], rows, ["a note"])
 
@@ -26,7 +26,7 @@ def test_best_and_second_best_follow_the_direction_and_the_printed_digits(table)
 
 
 def test_a_single_figure_is_not_best():
-    assert ranks(Table("", [PSNR], [Row("A", [1.0]), Row("B", [None])])) == [[0], [0]]
+    assert ranks(Table("", [PSNR], [TableRow("A", [1.0]), TableRow("B", [None])])) == [[0], [0]]
 
 
 def test_markdown(table):
@@ -57,13 +57,13 @@ def test_latex(table):
 
 
 def test_labels_of_any_folder_name_can_be_pasted():
-    table = Table("t", [PSNR], [Row(r"a_b~{c}^\d", [1.0])])
+    table = Table("t", [PSNR], [TableRow(r"a_b~{c}^\d", [1.0])])
     assert r"a\_b\textasciitilde{}\{c\}\textasciicircum{}\textbackslash{}d & 1.00 \\" in to_latex(table)
 
 
 def test_several_data_sets_share_a_table():
     columns = [Column("PSNR", 2, group="X"), Column("SSIM", 4, group="X"), Column("PSNR", 2, group="Y")]
-    table = Table("t", columns, [Row("A", [1.0, 2.0, None])])
+    table = Table("t", columns, [TableRow("A", [1.0, 2.0, None])])
     assert "| Method | X PSNR ↑ | X SSIM ↑ | Y PSNR ↑ |" in to_markdown(table)
     assert "| A | 1.00 | 2.0000 | - |" in to_markdown(table)
     assert r" & \multicolumn{2}{c}{X} & \multicolumn{1}{c}{Y} \\" in to_latex(table)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.evaluation import METRICS, Protocol, evaluate_folders, toolbox
+from rasr.evaluation import METRICS, EvaluationProtocol, evaluate_folders, toolbox
 from rasr.image_io import write_png
 
-OSEDIFF = Protocol(variants={"maniqa": "maniqa-pipal"})
+OSEDIFF = EvaluationProtocol(variants={"maniqa": "maniqa-pipal"})
 needs_pyiqa = pytest.mark.skipif(importlib.util.find_spec("pyiqa") is None, reason="needs the extra eval")
 
 
@@ -38,7 +38,7 @@ def test_absent_weights_are_named_with_their_place(empty_cache):
 )
 def test_the_protocol_chooses_the_variant(variant, file, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    _, unavailable = toolbox.open_metrics(["maniqa"], Protocol(variants={"maniqa": variant}), "cpu")
+    _, unavailable = toolbox.open_metrics(["maniqa"], EvaluationProtocol(variants={"maniqa": variant}), "cpu")
     assert file in unavailable["maniqa"]
 
 
@@ -142,11 +142,11 @@ def test_random_metrics_are_seeded_and_leave_the_state_alone():
 )
 def test_wrong_protocols_are_refused(options, text):
     with pytest.raises(RasrError, match=text):
-        Protocol(**options)
+        EvaluationProtocol(**options)
 
 
 def test_the_digest_follows_the_meaning_not_the_name():
-    digest = Protocol().describe()["digest"]
-    assert Protocol(name="mine").describe()["digest"] == digest
-    assert Protocol(crop_border=4).describe()["digest"] != digest
-    assert Protocol(variants={"maniqa": "maniqa"}).describe()["digest"] != digest
+    digest = EvaluationProtocol().describe()["digest"]
+    assert EvaluationProtocol(name="mine").describe()["digest"] == digest
+    assert EvaluationProtocol(crop_border=4).describe()["digest"] != digest
+    assert EvaluationProtocol(variants={"maniqa": "maniqa"}).describe()["digest"] != digest

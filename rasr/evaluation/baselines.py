@@ -1,15 +1,13 @@
 """What can stand in a row of a table: anything that gives a folder of restored images.
 
-`conf/methods/` has one file per method.
+`conf/options/baselines.yaml` names them; one of your own is a class like these and an entry there, or a key
+`+baselines.NAME={_target_: MODULE.CLASS, ...}`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +20,8 @@ from rasr.evaluation.folders import files_by_name
 from rasr.image_io import content_hash, list_images, read_image, write_png
 from rasr.image_ops import resize_bicubic
 
-logger = logging.getLogger(__name__)
 
-_INFER = Path(__file__).parents[2] / "infer.py"
-
-
-class EvaluatedMethod(Protocol):
+class Baseline(Protocol):
     """Gives the restorations of a folder of photographs."""
 
     label: str
@@ -40,7 +34,7 @@ class EvaluatedMethod(Protocol):
 
         Args:
             lq: folder of photographs; None where nothing has to be restored.
-            output: folder that a method which restores writes into.
+            output: folder that a baseline which restores writes into.
             device: where it computes.
 
         Returns:
@@ -48,8 +42,8 @@ class EvaluatedMethod(Protocol):
         """
 
 
-class FolderMethod:
-    """An external method: the images that its own code wrote.
+class FolderBaseline:
+    """Another's method: the images that its own code wrote.
 
     Args:
         label: name in tables.
@@ -64,11 +58,11 @@ class FolderMethod:
         list_images(self.folder)  # a folder that is not there shows before anything is restored
 
     def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
-        """See `EvaluatedMethod`."""
+        """See `Baseline`."""
         return self.folder
 
 
-class BicubicMethod:
+class BicubicBaseline:
     """Bicubic enlargement, the baseline of baselines.
 
     Args:
@@ -83,15 +77,15 @@ class BicubicMethod:
         self.scale = scale
 
     def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
-        """See `EvaluatedMethod`."""
-        return _restore_each(_required(lq, self.label), output, self._restore, {"bicubic": self.scale})
+        """See `Baseline`."""
+        return _restore_each(photographs_of(lq, self.label), output, self._restore, {"bicubic": self.scale})
 
     def _restore(self, lq: Tensor) -> Tensor:
         size = (lq.shape[-2] * self.scale, lq.shape[-1] * self.scale)
         return resize_bicubic(lq[None], size)[0]
 
 
-class SpandrelMethod:
+class SpandrelBaseline:
     """A network that spandrel knows (BSRGAN, Real-ESRGAN, HAT and many more), from its official weight file.
 
     Args:
@@ -108,8 +102,8 @@ class SpandrelMethod:
             raise RasrError(f"{weights}: no such file; give the weight file of {label}")
 
     def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
-        """See `EvaluatedMethod`."""
-        lq = _required(lq, self.label)
+        """See `Baseline`."""
+        lq = photographs_of(lq, self.label)
         model = load_spandrel(self.weights, device)
 
         def restore(image: Tensor) -> Tensor:
@@ -119,30 +113,27 @@ class SpandrelMethod:
         return _restore_each(lq, output, restore, {"spandrel": content_hash(self.weights)})
 
 
-class InferMethod:
-    """Our own checkpoints: runs `infer.py`, in a process of its own.
+def gather_baselines(
+    chosen: Mapping[str, Baseline] | None, folders: Mapping[str, str] | None
+) -> dict[str, Baseline]:
+    """All rows of a comparison by key.
 
     Args:
-        label: name in tables.
-        arguments: keys of `infer.py`, besides input, output and device; those that are None are left out.
+        chosen: by key.
+        folders: {key: folder of outputs} of further ones; the key is the label too.
     """
-
-    needs_lq = True
-
-    def __init__(self, label: str, arguments: dict[str, Any]) -> None:
-        self.label = label
-        self.arguments = {key: value for key, value in arguments.items() if value is not None}
-
-    def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
-        """See `EvaluatedMethod`."""
-        lq = _required(lq, self.label)
-        keys = {"input": lq, "output": output, **self.arguments, "device": device.type}
-        arguments = [f"{key}={value}" for key, value in keys.items()]
-        logger.info("%s: infer.py %s", self.label, " ".join(arguments))
-        code = subprocess.run([sys.executable, str(_INFER), *arguments], check=False).returncode
-        if code:
-            raise RasrError(f"{self.label}: infer.py ended with {code}; mend what it says above")
-        return output
+    baselines = dict(chosen or {})
+    folders = {} if folders is None else folders
+    if not isinstance(folders, Mapping):
+        raise RasrError(f"folders={folders} has no names; write 'folders={{NAME: {folders}}}'")
+    if taken := baselines.keys() & folders.keys():
+        raise RasrError(f"{', '.join(sorted(taken))}: a baseline and a folder of one name; rename the folder")
+    baselines |= {key: FolderBaseline(key, folder) for key, folder in folders.items()}
+    labels = [baseline.label for baseline in baselines.values()]
+    twins = sorted({label for label in labels if labels.count(label) > 1})
+    if twins:
+        raise RasrError(f"two baselines are called {twins[0]}; rename one by baselines.NAME.label=TEXT")
+    return baselines
 
 
 def load_spandrel(weights: str, device: torch.device) -> Any:
@@ -161,7 +152,8 @@ def load_spandrel(weights: str, device: torch.device) -> Any:
     return model.eval()
 
 
-def _required(lq: Path | None, label: str) -> Path:
+def photographs_of(lq: Path | None, label: str) -> Path:
+    """`lq`, or an error that asks for it."""
     if lq is None:
         raise RasrError(f"{label} has to restore the photographs; give them by lq=FOLDER")
     return lq

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.evaluation import BicubicMethod, FolderMethod, InferMethod, SpandrelMethod, methods
+from rasr.evaluation import BicubicBaseline, FolderBaseline, InferBaseline, SpandrelBaseline, infer_baseline
 from rasr.image_io import read_image, write_png
 from rasr.image_ops import resize_bicubic
 
@@ -36,7 +36,7 @@ def compact(tmp_path):
 
 
 def test_bicubic_enlarges_every_photograph(lq, tmp_path):
-    folder = BicubicMethod(scale=3).restore_folder(lq, tmp_path / "out", CPU)
+    folder = BicubicBaseline(scale=3).restore_folder(lq, tmp_path / "out", CPU)
     assert folder == tmp_path / "out"
     expected = resize_bicubic(read_image(lq / "cat/b.png")[None], (24, 30))[0].clamp(0, 1)
     assert (read_image(folder / "cat/b.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
@@ -46,35 +46,35 @@ def test_what_was_made_is_kept_until_input_or_settings_change(lq, tmp_path):
     def times():
         return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
 
-    BicubicMethod().restore_folder(lq, tmp_path / "out", CPU)
+    BicubicBaseline().restore_folder(lq, tmp_path / "out", CPU)
     first = times()
     with (tmp_path / "out" / "results.jsonl").open("a") as file:
         file.write('{"input": "cut')  # an interruption
-    BicubicMethod().restore_folder(lq, tmp_path / "out", CPU)
+    BicubicBaseline().restore_folder(lq, tmp_path / "out", CPU)
     assert times() == first
     write_png(torch.rand(3, 8, 10), lq / "a.png")
-    BicubicMethod().restore_folder(lq, tmp_path / "out", CPU)
+    BicubicBaseline().restore_folder(lq, tmp_path / "out", CPU)
     assert times()["a.png"] != first["a.png"] and times()["b.png"] == first["b.png"]
-    BicubicMethod(scale=2).restore_folder(lq, tmp_path / "out", CPU)
+    BicubicBaseline(scale=2).restore_folder(lq, tmp_path / "out", CPU)
     assert read_image(tmp_path / "out" / "cat/b.png").shape == (3, 16, 20)
 
 
 def test_two_photographs_of_one_name_are_refused(lq, tmp_path):
     (lq / "a.jpg").write_bytes((lq / "a.png").read_bytes())
     with pytest.raises(RasrError, match=r"lq: several files for a; keep one of each"):
-        BicubicMethod().restore_folder(lq, tmp_path / "out", CPU)
+        BicubicBaseline().restore_folder(lq, tmp_path / "out", CPU)
 
 
 def test_a_folder_is_taken_as_it_is(lq, tmp_path):
-    assert FolderMethod("x", str(lq)).restore_folder(None, tmp_path / "out", CPU) == lq
+    assert FolderBaseline("x", str(lq)).restore_folder(None, tmp_path / "out", CPU) == lq
     with pytest.raises(RasrError, match="no such file or directory"):
-        FolderMethod("x", str(tmp_path / "none"))
+        FolderBaseline("x", str(tmp_path / "none"))
 
 
 @needs_spandrel
 def test_spandrel_runs_an_official_weight_file(lq, tmp_path, compact):
     net, file = compact
-    folder = SpandrelMethod("Compact", str(file)).restore_folder(lq, tmp_path / "out", CPU)
+    folder = SpandrelBaseline("Compact", str(file)).restore_folder(lq, tmp_path / "out", CPU)
     with torch.inference_mode():
         expected = net(read_image(lq / "a.png")[None])[0].clamp(0, 1)
     assert expected.std() > 0.01
@@ -84,17 +84,17 @@ def test_spandrel_runs_an_official_weight_file(lq, tmp_path, compact):
 @needs_spandrel
 def test_files_that_spandrel_cannot_load(lq, tmp_path):
     with pytest.raises(RasrError, match=r"none\.pth: no such file; give the weight file of HAT"):
-        SpandrelMethod("HAT", str(tmp_path / "none.pth"))
+        SpandrelBaseline("HAT", str(tmp_path / "none.pth"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "odd.pth")
     with pytest.raises(RasrError, match=r"odd\.pth: spandrel cannot load it"):
-        SpandrelMethod("HAT", str(tmp_path / "odd.pth")).restore_folder(lq, tmp_path / "out", CPU)
+        SpandrelBaseline("HAT", str(tmp_path / "odd.pth")).restore_folder(lq, tmp_path / "out", CPU)
 
 
 def test_without_spandrel_the_mend_is_named(lq, tmp_path, monkeypatch):
     (tmp_path / "a.pth").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(RasrError, match=r"install it with pip install -e '\.\[eval\]'"):
-        SpandrelMethod("HAT", str(tmp_path / "a.pth")).restore_folder(lq, tmp_path / "out", CPU)
+        SpandrelBaseline("HAT", str(tmp_path / "a.pth")).restore_folder(lq, tmp_path / "out", CPU)
 
 
 def test_our_own_runs_infer_with_the_given_keys(lq, tmp_path, monkeypatch):
@@ -102,8 +102,8 @@ def test_our_own_runs_infer_with_the_given_keys(lq, tmp_path, monkeypatch):
     script.write_text(
         "import json, sys; print(json.dumps(sys.argv[1:]), file=open(sys.argv[2][7:] + '.args', 'w'))"
     )
-    monkeypatch.setattr(methods, "_INFER", script)
-    method = InferMethod("RASRNet", {"weights": "w.safetensors", "index": None, "color_fix": "none"})
+    monkeypatch.setattr(infer_baseline, "_INFER", script)
+    method = InferBaseline("RASRNet", {"weights": "w.safetensors", "index": None, "color_fix": "none"})
     assert method.restore_folder(lq, tmp_path / "out", CPU) == tmp_path / "out"
     assert json.loads((tmp_path / "out.args").read_text()) == [
         f"input={lq}",
@@ -118,7 +118,7 @@ def test_our_own_runs_infer_with_the_given_keys(lq, tmp_path, monkeypatch):
 
 
 def test_infer_is_where_the_method_looks_for_it(repository):
-    assert Path(methods._INFER) == repository / "infer.py" and methods._INFER.is_file()
+    assert Path(infer_baseline._INFER) == repository / "infer.py" and infer_baseline._INFER.is_file()
 
 
 @pytest.mark.slow
@@ -135,13 +135,13 @@ def test_our_own_checkpoint_with_and_without_reference(lq, tmp_path):
     build_index(tmp_path / "database", tmp_path / "index", ColorGradientEncoder())
     weights = str(tmp_path / "weights.safetensors")
     arguments = {"weights": weights, "index": str(tmp_path / "index")}
-    with_ref = InferMethod("with", arguments).restore_folder(lq, tmp_path / "with", CPU)
-    without = InferMethod("without", {"weights": weights}).restore_folder(lq, tmp_path / "without", CPU)
+    with_ref = InferBaseline("with", arguments).restore_folder(lq, tmp_path / "with", CPU)
+    without = InferBaseline("without", {"weights": weights}).restore_folder(lq, tmp_path / "without", CPU)
     assert read_image(with_ref / "a.png").shape == (3, 32, 40)
     assert not torch.equal(read_image(with_ref / "a.png"), read_image(without / "a.png"))
 
 
-@pytest.mark.parametrize("method", [BicubicMethod()])
+@pytest.mark.parametrize("method", [BicubicBaseline()])
 def test_methods_that_restore_need_photographs(method, tmp_path):
     assert method.needs_lq
     with pytest.raises(RasrError, match="give them by lq=FOLDER"):
