@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rasr.composing import compose_command
 from rasr.errors import RasrError
 from rasr.evaluation.baselines import photographs_of
+from rasr.inference.job import infer
 
 logger = logging.getLogger(__name__)
 
-_INFER = Path(__file__).parents[2] / "infer.py"
-
 
 class InferBaseline:
-    """Our own checkpoints: runs `infer.py`, in a process of its own.
+    """Our own checkpoints: what `infer.py` does.
 
     Args:
         label: name in tables.
@@ -37,10 +35,10 @@ class InferBaseline:
     def restore_folder(self, lq: Path | None, output: Path, device: torch.device) -> Path:
         """See `rasr.evaluation.baselines.Baseline`."""
         lq = photographs_of(lq, self.label)
-        keys = {"input": lq, "output": output, **self.arguments, "device": device.type}
-        arguments = [f"{key}={value}" for key, value in keys.items()]
-        logger.info("%s: infer.py %s", self.label, " ".join(arguments))
-        code = subprocess.run([sys.executable, str(_INFER), *arguments], check=False).returncode
-        if code:
-            raise RasrError(f"{self.label}: infer.py ended with {code}; mend what it says above")
+        values = {"input": lq, "output": output, **self.arguments, "device": device.type}
+        logger.info("%s: infer.py %s", self.label, " ".join(f"{k}={v}" for k, v in values.items()))
+        try:
+            infer(compose_command("infer", values))
+        except RasrError as error:
+            raise RasrError(f"{self.label}: {error}") from error
         return output

@@ -1,8 +1,6 @@
 import importlib
 import importlib.util
-import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -97,28 +95,25 @@ def test_without_spandrel_the_mend_is_named(lq, tmp_path, monkeypatch):
         SpandrelBaseline("HAT", str(tmp_path / "a.pth")).restore_folder(lq, tmp_path / "out", CPU)
 
 
-def test_our_own_runs_infer_with_the_given_keys(lq, tmp_path, monkeypatch):
-    script = tmp_path / "infer.py"
-    script.write_text(
-        "import json, sys; print(json.dumps(sys.argv[1:]), file=open(sys.argv[2][7:] + '.args', 'w'))"
-    )
-    monkeypatch.setattr(infer_baseline, "_INFER", script)
-    method = InferBaseline("RASRNet", {"weights": "w.safetensors", "index": None, "color_fix": "none"})
-    assert method.restore_folder(lq, tmp_path / "out", CPU) == tmp_path / "out"
-    assert json.loads((tmp_path / "out.args").read_text()) == [
-        f"input={lq}",
-        f"output={tmp_path / 'out'}",
-        "weights=w.safetensors",
-        "color_fix=none",
-        "device=cpu",
-    ]
-    script.write_text("import sys; sys.exit(2)")
-    with pytest.raises(RasrError, match=r"RASRNet: infer\.py ended with 2"):
-        method.restore_folder(lq, tmp_path / "out", CPU)
+def test_our_own_is_infer_with_the_given_keys(lq, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(infer_baseline, "infer", seen.append)
+    output = tmp_path / "it's, [odd] = $name"
+    arguments = {"weights": "w.safetensors", "index": None, "color_fix": "none", "prompt": "given"}
+    method = InferBaseline("RASRNet", arguments | {"prompt.text": "a cat, asleep", "provenance": True})
+    assert method.restore_folder(lq, output, CPU) == output
+    (cfg,) = seen
+    assert (cfg.input, cfg.output, cfg.device) == (str(lq), str(output), "cpu")
+    assert (cfg.weights, cfg.index, cfg.color_fix) == ("w.safetensors", None, "none")
+    assert cfg.prompt.text == "a cat, asleep" and cfg.provenance is True
+    with pytest.raises(RasrError, match="give them by lq="):
+        method.restore_folder(None, output, CPU)
 
 
-def test_infer_is_where_the_method_looks_for_it(repository):
-    assert Path(infer_baseline._INFER) == repository / "infer.py" and infer_baseline._INFER.is_file()
+def test_mistakes_name_the_row(lq, tmp_path):
+    for keys, message in (({"colour": "x"}, "colour"), ({"input": str(tmp_path / "lost")}, "lost")):
+        with pytest.raises(RasrError, match=f"^RASRNet: .*{message}|^infer.py .*{message}"):
+            InferBaseline("RASRNet", {"weights": "w"} | keys).restore_folder(lq, tmp_path / "out", CPU)
 
 
 @pytest.mark.slow
