@@ -30,6 +30,23 @@ Kept = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class ReferenceUse:
+    """What a reference will serve, and its own text and share."""
+
+    canvas: tuple[int, int] | None = None
+    """(H, W) of the photograph; None is any: what is stored is made so."""
+    tile: tuple[int, int] | None = None
+    """(H, W) in which the photograph passes the net, for fusions that cut a reference to it."""
+    prompt: str = ""
+    """The reference's text, for fusions in which it passes the UNet with it."""
+    weight: float = 1.0
+    """a_n, its share among several (`rasr.references.Reference.weight`)."""
+
+
+ANY_USE = ReferenceUse()
+
+
+@dataclass(frozen=True)
 class Restoration:
     """The backbone's result without a reference, and what it was made of."""
 
@@ -120,24 +137,8 @@ class ReferenceFusion(nn.Module):
 
     # References
 
-    def keep(
-        self,
-        backbone: OneStepBackbone,
-        ref: Tensor,
-        *,
-        canvas: tuple[int, int] | None = None,
-        tile: tuple[int, int] | None = None,
-        prompt: str = "",
-    ) -> Kept:
-        """What depends on references (B, 3, H, W) alone, and is worth being stored.
-
-        Args:
-            backbone: the net's.
-            ref: the references, any size.
-            canvas: (H, W) of the photograph they will serve; None is any: what is stored is made so.
-            tile: (H, W) in which the photograph passes the net, for fusions that cut a reference to it.
-            prompt: the references' text, for fusions in which they pass the UNet with it.
-        """
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, use: ReferenceUse = ANY_USE) -> Kept:
+        """What depends on references (B, 3, H, W), any size, alone, and is worth being stored."""
         raise NotImplementedError
 
     def to_disk(self, kept: Kept) -> Kept:

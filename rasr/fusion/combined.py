@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from rasr.fusion.attention.bank import ReferenceBank
-from rasr.fusion.base import Kept, ReferenceFusion
+from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse
 from rasr.fusion.injection import InjectionFusion
 from rasr.fusion.reference_features import ReferenceFeatures
 from rasr.fusion.residual import ResidualFusion
@@ -55,18 +55,9 @@ class CombinedFusion(ReferenceFusion):
         """See `ReferenceFusion`."""
         self.injection.attach(backbone)
 
-    def keep(
-        self,
-        backbone: OneStepBackbone,
-        ref: Tensor,
-        *,
-        canvas: tuple[int, int] | None = None,
-        tile: tuple[int, int] | None = None,
-        prompt: str = "",
-    ) -> Kept:
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, use: ReferenceUse = ANY_USE) -> Kept:
         """What both keep; good for tiles of this shape only."""
-        bank = self.injection.keep(backbone, ref, prompt=prompt)
-        return bank | self.residual.keep(backbone, ref, tile=tile)
+        return self.injection.keep(backbone, ref, use) | self.residual.keep(backbone, ref, use)
 
     def prepare(self, backbone: OneStepBackbone, kept: Kept, weight: float = 1.0) -> BranchAndBank:
         """Features of the branch, and the bank with its share."""

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
-from rasr.fusion.base import Fused, Kept, Provenance, ReferenceFusion, Restoration
+from rasr.fusion.base import ANY_USE, Fused, Kept, Provenance, ReferenceFusion, ReferenceUse, Restoration
 from rasr.fusion.correspondence_config import CorrespondenceConfig
 from rasr.fusion.descriptors import DescriptorHead
 from rasr.fusion.matching import is_inside, match_everywhere, match_nearby, own_positions, resample
@@ -113,28 +113,19 @@ class CorrespondenceFusion(ReferenceFusion):
         return [backbone.vae.encoder, backbone.unet, self.head]
 
     @torch.no_grad()
-    def keep(
-        self,
-        backbone: OneStepBackbone,
-        ref: Tensor,
-        *,
-        canvas: tuple[int, int] | None = None,
-        tile: tuple[int, int] | None = None,
-        prompt: str = "",
-    ) -> Kept:
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, use: ReferenceUse = ANY_USE) -> Kept:
         """Descriptors and pixels of references (B, 3, H, W), any size and aspect.
 
         Args:
             backbone: the net's.
             ref: the references.
-            canvas: see `ReferenceFusion`; a large photograph's reference keeps more of its size.
-            tile: not read: every tile sees the whole reference.
-            prompt: not read: descriptors are made without text, for the photograph's may be another.
+            use: a large photograph's (`canvas`) reference keeps more of its size. Every tile sees the whole
+                reference, and descriptors are made without text, for the photograph's may be another.
 
         Returns:
             `coarse` (B, Dc, h/2, w/2) and `fine` (B, Df, h, w), float16; `image` (B, 3, H, W), uint8.
         """
-        limit = self.config.ref_size if canvas is None else max(self.config.ref_size, *canvas)
+        limit = max(self.config.ref_size, *(use.canvas or ()))
         ref = shrink_to(ref, limit)
         restored = backbone.features(self.degrade(backbone, ref), [""] * len(ref))
         coarse, fine = self.head(*restored)

@@ -22,7 +22,7 @@ from rasr.errors import RasrError
 from rasr.fusion.attention.bank import ReferenceBank
 from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector
-from rasr.fusion.base import Kept, ReferenceFusion
+from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse
 from rasr.image_ops import cover_and_crop
 from rasr.models.backbone import OneStepBackbone
 
@@ -63,18 +63,10 @@ class InjectionFusion(ReferenceFusion):
         return self._fingerprint is not None
 
     @torch.no_grad()
-    def keep(
-        self,
-        backbone: OneStepBackbone,
-        ref: Tensor,
-        *,
-        canvas: tuple[int, int] | None = None,
-        tile: tuple[int, int] | None = None,
-        prompt: str = "",
-    ) -> Kept:
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, use: ReferenceUse = ANY_USE) -> Kept:
         """The bank (`ReferenceBank`) of references (B, 3, H, W), any size and aspect, as flat tensors."""
         ref = fit_reference(ref, backbone.size_multiple, self.ref_size)
-        prompt_embeds = backbone.encode_prompt([prompt] * len(ref))
+        prompt_embeds = backbone.encode_prompt([use.prompt] * len(ref))
         with ReferenceInjector(backbone.unet, self.config) as injector, injector.record() as bank:
             encoded = backbone.encode_unet(backbone.encode(ref), prompt_embeds)
             backbone.decode_unet(encoded, prompt_embeds)

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
-from rasr.fusion.base import Kept, ReferenceFusion, add_weights
+from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse, add_weights
 from rasr.fusion.reference_features import ReferenceFeatures, crop_latents, lora_targets
 from rasr.image_ops import cover_and_crop
 from rasr.models.backbone import OneStepBackbone
@@ -208,17 +208,9 @@ class ResidualFusion(ReferenceFusion):
 
     forward = features
 
-    def keep(
-        self,
-        backbone: OneStepBackbone,
-        ref: Tensor,
-        *,
-        canvas: tuple[int, int] | None = None,
-        tile: tuple[int, int] | None = None,
-        prompt: str = "",
-    ) -> Kept:
+    def keep(self, backbone: OneStepBackbone, ref: Tensor, use: ReferenceUse = ANY_USE) -> Kept:
         """z_ref: the cheapest point to cut, whatever the branch has learnt."""
-        return {"latents": self.encode(ref if tile is None else cover_and_crop(ref, tile))}
+        return {"latents": self.encode(ref if use.tile is None else cover_and_crop(ref, use.tile))}
 
     def to_disk(self, kept: Kept) -> Kept:
         """In float16: 32 KB per image at 512x512 on SD-2.1."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from rasr.checks import check_number, check_whole
 from rasr.device import resolve_device
 from rasr.errors import RasrError
-from rasr.fusion.base import Fused, Kept, Provenance
+from rasr.fusion.base import Fused, Kept, Provenance, ReferenceUse
 from rasr.inference.canvas import Canvas
 from rasr.inference.color_fix import get_color_fix
 from rasr.inference.provenance import join_provenance
@@ -39,9 +40,7 @@ class RestorationNet(Protocol):
     def check_references(self, count: int) -> None:
         """Raises a RasrError unless it can take so many together."""
 
-    def prepare_for(
-        self, ref: Any, *, canvas: tuple[int, int], tile: tuple[int, int], prompt: str, weight: float
-    ) -> Any:
+    def prepare_for(self, ref: Any, use: ReferenceUse) -> Any:
         """A reference (1, 3, H, W), or what was kept of it, prepared for all tiles of a photograph."""
 
     def restore(self, lq_up: Tensor, ref: Any, *, prompt: Sequence[str], conditioning_scale: float) -> Fused:
@@ -168,7 +167,8 @@ class Restorer:
         prompt = ref.prompt if isinstance(ref, Reference) else ""
         image = ref.read() if isinstance(ref, Reference) else ref
         tile = None if self.kept is None or self.kept.size is None else (self.kept.size, self.kept.size)
-        kept = self.net.fusion.keep(self.net.backbone, image[None].to(self.device), tile=tile, prompt=prompt)
+        use = ReferenceUse(tile=tile, prompt=prompt)
+        kept = self.net.fusion.keep(self.net.backbone, image[None].to(self.device), use)
         return {name: tensor.cpu() for name, tensor in kept.items()}
 
     def is_kept(self, reference: Reference) -> bool:
@@ -186,16 +186,15 @@ class Restorer:
 
     def _prepare(self, ref: Tensor | Kept | Reference, canvas: Canvas, tile: int) -> Any:
         size = tuple(canvas.padded.shape[-2:])
-        prompt, weight = "", 1.0
+        use = ReferenceUse(canvas=size, tile=(min(tile, size[0]), min(tile, size[1])))
         if isinstance(ref, Reference):
-            prompt, weight = ref.prompt, ref.weight
+            use = replace(use, prompt=ref.prompt, weight=ref.weight)
             ref = self._kept_of(ref) or ref.read()
         if isinstance(ref, Mapping):
             ref = {name: tensor.to(self.device) for name, tensor in ref.items()}
         else:
             ref = ref[None].to(self.device)
-        shape = (min(tile, size[0]), min(tile, size[1]))
-        return self.net.prepare_for(ref, canvas=size, tile=shape, prompt=prompt, weight=weight)
+        return self.net.prepare_for(ref, use)
 
 
 def check_sizes(

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rasr.errors import RasrError
-from rasr.fusion.base import Fused, ReferenceFusion, Restoration
+from rasr.fusion.base import Fused, ReferenceFusion, ReferenceUse, Restoration
 from rasr.models.backbone import OneStepBackbone
 from rasr.models.pretrained_folder import PretrainedFolder
 
@@ -131,30 +131,14 @@ class RASRNet(PretrainedFolder, nn.Module):
                 "add method=refir"
             )
 
-    def prepare_for(
-        self,
-        ref: Tensor | Mapping[str, Tensor],
-        *,
-        canvas: tuple[int, int],
-        tile: tuple[int, int],
-        prompt: str = "",
-        weight: float = 1.0,
-    ) -> Any:
-        """A reference, prepared for all tiles of one photograph.
-
-        Args:
-            ref: (1, 3, H', W') of any size, or what was stored of one.
-            canvas: (H, W) of the photograph.
-            tile: (H, W) of its tiles.
-            prompt: text of the reference.
-            weight: its share among several.
-        """
+    def prepare_for(self, ref: Tensor | Mapping[str, Tensor], use: ReferenceUse) -> Any:
+        """A reference (1, 3, H', W') of any size, or what was stored of one, for a photograph's tiles."""
         fusion, backbone = self.fusion, self.backbone
         if isinstance(ref, Tensor):
-            kept = fusion.keep(backbone, ref, canvas=canvas, tile=tile, prompt=prompt)
+            kept = fusion.keep(backbone, ref, use)
         else:
-            kept = fusion.from_disk(dict(ref), tile)
-        return fusion.prepare(backbone, kept, weight)
+            kept = fusion.from_disk(dict(ref), use.tile)
+        return fusion.prepare(backbone, kept, use.weight)
 
     def prepare(self, ref: Any, *, weight: float = 1.0) -> Any:
         """What the fusion makes of references, for any number of calls with it.

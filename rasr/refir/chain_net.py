@@ -16,7 +16,7 @@ from rasr.checks import check_whole
 from rasr.errors import RasrError
 from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector
-from rasr.fusion.base import Fused
+from rasr.fusion.base import Fused, ReferenceUse
 from rasr.fusion.injection import fit_reference
 from rasr.refir.canvas import shared_canvas
 from rasr.refir.chains import ChainAdapter, NoiseSource, Source, run_target
@@ -81,19 +81,11 @@ class ChainNet:
                 "references=1, or refir.canvas=own"
             )
 
-    def prepare_for(
-        self,
-        ref: Tensor | Mapping[str, Tensor],
-        *,
-        canvas: tuple[int, int],
-        tile: tuple[int, int],
-        prompt: str = "",
-        weight: float = 1.0,
-    ) -> ChainReference:
+    def prepare_for(self, ref: Tensor | Mapping[str, Tensor], use: ReferenceUse) -> ChainReference:
         """See `rasr.inference.restorer.RestorationNet`."""
         if not isinstance(ref, Tensor):
             raise RasrError("kept references need a one-step model and refir.canvas=own; leave kept= out")
-        return ChainReference(ref, prompt, weight)
+        return ChainReference(ref, use.prompt, use.weight)
 
     def restore(
         self,
