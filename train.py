@@ -11,11 +11,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from rasr.backbones.lora import cast_frozen
 from rasr.cli import entry_point
 from rasr.data.datamodule import RASRDataModule
 from rasr.errors import RasrError
 from rasr.models import save_weights
-from rasr.models.lora import cast_frozen
 from rasr.models.rasr_net import count_parameters
 from rasr.training import AtomicCheckpointIO, RASRModule
 from rasr.training.setup import check_launch, find_checkpoint, resolve_config, validate

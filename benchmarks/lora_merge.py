@@ -7,8 +7,8 @@ from torch import nn
 
 from benchmarks.common import describe_machine, dtype_of, parser, seconds, table
 from benchmarks.sd21 import compile_blocks, make_sd21_backbone
+from rasr.backbones.lora import add_lora, lora_layers, merge_lora
 from rasr.models import RASRNet, build_rasr_net, make_tiny_backbone
-from rasr.models.lora import add_lora, lora_layers, merge_lora
 
 
 def add_osediff_lora(net: RASRNet, rank: int = 4) -> None:

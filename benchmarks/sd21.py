@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from rasr.backbones.tiny import make_byte_tokenizer
 from rasr.models import OneStepBackbone, RASRNet
-from rasr.models.tiny import make_byte_tokenizer
 
 UNET = {
     "sample_size": 64,

@@ -31,11 +31,11 @@ from torch.utils.data import DataLoader
 
 from benchmarks.common import describe_machine, parser, peak_gib, reset_peak, synchronize, table
 from benchmarks.sd21 import compile_blocks, make_sd21_backbone
+from rasr.backbones.lora import cast_frozen
+from rasr.backbones.vae import encode_latents
 from rasr.image_ops import resize_bicubic
 from rasr.losses import RestorationLoss
 from rasr.models import DinoDiscriminator, build_rasr_net, make_tiny_backbone
-from rasr.models.lora import cast_frozen
-from rasr.models.vae import encode_latents
 from rasr.training import RASRModule
 
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from rasr.fusion.provenance import Provenance
 
 if TYPE_CHECKING:
-    from rasr.models.backbone import OneStepBackbone
-    from rasr.models.config import RASRNetConfig
-    from rasr.models.unet_passes import EncoderOutput
+    from rasr.backbones.one_step import OneStepBackbone
+    from rasr.backbones.unet_passes import EncoderOutput
+    from rasr.fusion.net_config import RASRNetConfig
 
 Kept = dict[str, Tensor]
 """What a fusion keeps of a batch of references, (B, ...) tensors by name: a function of them alone."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from rasr.backbones.one_step import OneStepBackbone
+from rasr.backbones.unet_passes import EncoderOutput
 from rasr.fusion.attention.bank import ReferenceBank
 from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse
 from rasr.fusion.injection import InjectionFusion
 from rasr.fusion.reference_features import ReferenceFeatures
 from rasr.fusion.residual import ResidualFusion
-from rasr.models.backbone import OneStepBackbone
-from rasr.models.unet_passes import EncoderOutput
 
 
 @dataclass(frozen=True)

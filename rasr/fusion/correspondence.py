@@ -33,7 +33,7 @@ from rasr.fusion.transfer import PATCH, DetailTransfer, Reliability
 from rasr.image_ops import pad_to_multiple, resize_bicubic, shrink_to
 
 if TYPE_CHECKING:
-    from rasr.models.backbone import OneStepBackbone
+    from rasr.backbones.one_step import OneStepBackbone
 
 COARSE_RADII = (None, 8, 3)
 FINE_RADII = (None, 12, 4)
@@ -125,7 +125,7 @@ class CorrespondenceFusion(ReferenceFusion):
         Returns:
             `coarse` (B, Dc, h/2, w/2) and `fine` (B, Df, h, w), float16; `image` (B, 3, H, W), uint8.
         """
-        limit = max(self.config.ref_size, *(use.canvas or ()))
+        limit = max((self.config.ref_size, *(use.canvas or ())))
         ref = shrink_to(ref, limit)
         restored = backbone.features(self.degrade(backbone, ref), [""] * len(ref))
         coarse, fine = self.head(*restored)

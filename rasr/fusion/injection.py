@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rasr.backbones.one_step import OneStepBackbone
 from rasr.checks import check_whole
 from rasr.errors import RasrError
 from rasr.fusion.attention.bank import ReferenceBank
@@ -24,7 +25,6 @@ from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector
 from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse
 from rasr.image_ops import cover_and_crop
-from rasr.models.backbone import OneStepBackbone
 
 _SAMPLES = 64  # values of each tensor that tell one set of weights from another
 

@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from rasr.backbones.lora import add_lora, lora_layers, merge_lora
+from rasr.backbones.one_step import OneStepBackbone
+from rasr.backbones.unet_passes import EncoderOutput, install_text_gate, run_encoder
+from rasr.backbones.vae import encode_latents
 from rasr.errors import RasrError
 from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse, add_weights
+from rasr.fusion.net_config import RASRNetConfig
 from rasr.fusion.reference_features import ReferenceFeatures, crop_latents, lora_targets
 from rasr.image_ops import cover_and_crop
-from rasr.models.backbone import OneStepBackbone
-from rasr.models.config import RASRNetConfig
-from rasr.models.lora import add_lora, lora_layers, merge_lora
-from rasr.models.unet_passes import EncoderOutput, install_text_gate, run_encoder
-from rasr.models.vae import encode_latents
 
 
 class ResidualFusion(ReferenceFusion):

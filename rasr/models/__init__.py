@@ -1,29 +1,31 @@
-"""Networks: the one-step backbone, RASRNet over it and a reference fusion, their weights.
+"""RASRNet: a backbone (`rasr.backbones`) and a fusion (`rasr.fusion`) as one net, and its weights."""
 
-Names are loaded when they are asked for: `rasr.fusion` needs the backbone's files, and the net's need
-`rasr.fusion`.
-"""
+from rasr.backbones import OneStepBackbone, load_base_vae, make_small_backbone, make_tiny_backbone
+from rasr.fusion.net_config import RASRNetConfig
+from rasr.fusion.reference_features import ReferenceFeatures
+from rasr.fusion.residual import ResidualFusion
+from rasr.models.build import build_backbone_net, build_rasr_net
+from rasr.models.discriminator import DinoDiscriminator
+from rasr.models.finding import SHIPPED_WEIGHTS, find_weights
+from rasr.models.pretrained_folder import upload_folder
+from rasr.models.rasr_net import RASRNet
+from rasr.models.weights import load_rasr_net, save_weights
 
-from rasr.lazy import lazy_names
-
-__getattr__, __all__ = lazy_names(
-    __name__,
-    {
-        "SHIPPED_WEIGHTS": "rasr.models.finding",
-        "DinoDiscriminator": "rasr.models.discriminator",
-        "OneStepBackbone": "rasr.models.backbone",
-        "RASRNet": "rasr.models.rasr_net",
-        "RASRNetConfig": "rasr.models.config",
-        "ReferenceFeatures": "rasr.fusion.reference_features",
-        "ResidualFusion": "rasr.fusion.residual",
-        "build_backbone_net": "rasr.models.build",
-        "build_rasr_net": "rasr.models.build",
-        "find_weights": "rasr.models.finding",
-        "load_base_vae": "rasr.models.backbone",
-        "load_rasr_net": "rasr.models.weights",
-        "make_small_backbone": "rasr.models.small",
-        "make_tiny_backbone": "rasr.models.tiny",
-        "save_weights": "rasr.models.weights",
-        "upload_folder": "rasr.models.pretrained_folder",
-    },
-)
+__all__ = [
+    "SHIPPED_WEIGHTS",
+    "DinoDiscriminator",
+    "OneStepBackbone",
+    "RASRNet",
+    "RASRNetConfig",
+    "ReferenceFeatures",
+    "ResidualFusion",
+    "build_backbone_net",
+    "build_rasr_net",
+    "find_weights",
+    "load_base_vae",
+    "load_rasr_net",
+    "make_small_backbone",
+    "make_tiny_backbone",
+    "save_weights",
+    "upload_folder",
+]

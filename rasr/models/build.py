@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rasr.models.backbone import OneStepBackbone
-from rasr.models.backbone_files import DEFAULT_HUB_ID
-from rasr.models.config import RASRNetConfig
+from rasr.backbones.files import DEFAULT_HUB_ID
+from rasr.backbones.one_step import OneStepBackbone
+from rasr.fusion.net_config import RASRNetConfig
 from rasr.models.parts import build_parts
 from rasr.models.rasr_net import RASRNet
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rasr.backbones.files import INDEX_FILE, SUBFOLDERS
 from rasr.errors import RasrError
 from rasr.fusion.registry import fusion_files, get_fusion
-from rasr.models.backbone_files import INDEX_FILE, SUBFOLDERS
 from rasr.pretrained import fetch_hub_folder, is_hub_id
 
 SHIPPED_WEIGHTS = Path(__file__).parents[2] / "weights" / "rasr-small"

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from torch import nn
 
+from rasr.backbones.lora import load_trainable
+from rasr.backbones.one_step import OneStepBackbone
 from rasr.errors import RasrError
-from rasr.models.backbone import OneStepBackbone
 from rasr.models.finding import find_fusion_file, find_weights
-from rasr.models.lora import load_trainable
 from rasr.models.parts import build_parts
 from rasr.models.weight_files import read_weights, with_fusion_prefix
 from rasr.pretrained import is_hub_id

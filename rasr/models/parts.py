@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from rasr.backbones.one_step import OneStepBackbone
 from rasr.errors import RasrError
 from rasr.fusion.base import ReferenceFusion
+from rasr.fusion.net_config import RASRNetConfig
 from rasr.fusion.registry import get_fusion
-from rasr.models.backbone import OneStepBackbone
-from rasr.models.config import RASRNetConfig
 
 
 def build_parts(

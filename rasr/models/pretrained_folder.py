@@ -16,10 +16,10 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from torch import nn
 
+from rasr.backbones.lora import cast_frozen
 from rasr.errors import RasrError, one_line
 from rasr.fusion.registry import fusion_files
 from rasr.models.loading import load_net
-from rasr.models.lora import cast_frozen
 from rasr.models.weight_files import write_fusion
 
 Folder = TypeVar("Folder", bound="PretrainedFolder")

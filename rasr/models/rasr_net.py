@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rasr.backbones.one_step import OneStepBackbone
 from rasr.errors import RasrError
 from rasr.fusion.base import Fused, ReferenceFusion, ReferenceUse, Restoration
-from rasr.models.backbone import OneStepBackbone
 from rasr.models.pretrained_folder import PretrainedFolder
 
 

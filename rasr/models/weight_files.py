@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rasr.backbones.lora import trainable_state_dict
 from rasr.errors import RasrError, one_line
+from rasr.fusion.net_config import RASRNetConfig
 from rasr.image_io import atomic_path
-from rasr.models.config import RASRNetConfig
-from rasr.models.lora import trainable_state_dict
 
 METADATA_KEY = "rasr_net_config"
 BRANCH_PREFIX, FUSION_PREFIX = "branch.", "fusion."

@@ -25,7 +25,7 @@ from rasr.image_io import ImageReadError, atomic_path
 from rasr.references.reference import Reference
 
 if TYPE_CHECKING:
-    from rasr.models.backbone import OneStepBackbone
+    from rasr.backbones.one_step import OneStepBackbone
 
 logger = logging.getLogger(__name__)
 

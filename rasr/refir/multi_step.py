@@ -16,8 +16,8 @@ from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DCondi
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from rasr.backbones.vae import decode_latents, encode_latents, size_multiple, vae_factor
 from rasr.errors import RasrError, one_line
-from rasr.models.vae import decode_latents, encode_latents, size_multiple, vae_factor
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from rasr.backbones.osediff_weights import OSEDiffWeights, read_osediff, save_osediff
 from rasr.errors import RasrError
 from rasr.image_io import content_hash
-from rasr.models.osediff_weights import OSEDiffWeights, read_osediff, save_osediff
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from rasr.backbones.lora import trainable_parameters
 from rasr.errors import RasrError
 from rasr.models import RASRNet
-from rasr.models.lora import trainable_parameters
 from rasr.models.weight_files import EMA_KEY, with_fusion_prefix
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rasr.backbones.lora import check_keys, trainable_parameters
 from rasr.errors import RasrError
 from rasr.image_ops import resize_bicubic
 from rasr.losses import RestorationLoss
 from rasr.losses.adversarial import discriminator_loss, generator_loss
 from rasr.models import RASRNet
-from rasr.models.lora import check_keys, trainable_parameters
 from rasr.models.weight_files import METADATA_KEY, with_fusion_prefix
 from rasr.seeding import sample_seed
 from rasr.training.optim import make_schedule

@@ -28,8 +28,8 @@ def test_macs_of_a_convolution_are_counted_by_hand():
 
 
 def test_ours_with_and_without_reference(tmp_path):
+    from rasr.backbones.lora import trainable_parameters
     from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
-    from rasr.models.lora import trainable_parameters
 
     make_tiny_backbone(seed=0).save_pretrained(tmp_path / "backbone")
     net = build_rasr_net(str(tmp_path / "backbone"))

@@ -144,7 +144,7 @@ def test_a_fusion_of_somebody_else(backbone, images, tmp_path, monkeypatch):
         def from_backbone(cls, backbone, *, scale):
             return cls()
 
-        def keep(self, backbone, ref, **_):
+        def keep(self, backbone, ref, use=None):
             return {"mean": ref.mean((-2, -1), keepdim=True)}
 
         def fuse(self, backbone, restored, prepared, strength):

@@ -11,10 +11,10 @@ from huggingface_hub import HfApi, ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from rasr.backbones.lora import lora_layers, trainable_parameters
 from rasr.errors import RasrError
 from rasr.models import OneStepBackbone, RASRNet, build_rasr_net, load_rasr_net, make_tiny_backbone
 from rasr.models import finding as module
-from rasr.models.lora import lora_layers, trainable_parameters
 from tests.helpers import wake_zero_convs
 from tests.osediff_file import write_osediff
 
@@ -189,7 +189,7 @@ def test_an_interrupted_save_leaves_no_foreign_branch(folder, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rasr.models.backbone.save_parts", interrupt)
+    monkeypatch.setattr("rasr.backbones.one_step.save_parts", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_net(seed=1).save_pretrained(folder)
     assert not (folder / BRANCH).exists()

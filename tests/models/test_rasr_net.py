@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rasr.backbones.lora import trainable_parameters
 from rasr.models import RASRNet, build_rasr_net, make_tiny_backbone
-from rasr.models.lora import trainable_parameters
 from tests.helpers import wake_zero_convs
 
 PROMPT = ["a cat", "a dog"]

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from rasr.backbones.lora import lora_layers, trainable_parameters
 from rasr.errors import RasrError
 from rasr.models import build_backbone_net, build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
-from rasr.models.lora import lora_layers, trainable_parameters
 from tests.helpers import wake_zero_convs
 
 

@@ -43,7 +43,7 @@ class MeanColour(ReferenceFusion):
     def fingerprinted(self, backbone):
         return []
 
-    def keep(self, backbone, ref, **_):
+    def keep(self, backbone, ref, use=None):
         return {"mean": ref.mean((-2, -1), keepdim=True)}
 
     def fuse(self, backbone, restored, prepared, strength):

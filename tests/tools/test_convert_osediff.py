@@ -3,9 +3,9 @@
 import pytest
 from safetensors import safe_open
 
+from rasr.backbones.osediff_weights import read_osediff
 from rasr.image_io import content_hash
 from rasr.models import make_tiny_backbone
-from rasr.models.osediff_weights import read_osediff
 from tests.helpers import run_tool
 from tests.osediff_file import write_osediff
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rasr.backbones.lora import trainable_parameters
 from rasr.errors import RasrError
 from rasr.models import build_rasr_net, make_tiny_backbone
-from rasr.models.lora import trainable_parameters
 from rasr.models.weight_files import EMA_KEY
 from rasr.training import EMA
 

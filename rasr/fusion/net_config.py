@@ -1,11 +1,11 @@
-"""What a RASRNet is made of besides tensors."""
+"""What a RASRNet is made of besides tensors: its backbone, and how references enter it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from rasr.models.backbone_files import DEFAULT_HUB_ID
+from rasr.backbones.files import DEFAULT_HUB_ID
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from rasr.backbones.lora import lora_layers, merge_lora
+from rasr.backbones.osediff_weights import load_adapters, merge_osediff, read_osediff, save_osediff
 from rasr.errors import RasrError
 from rasr.models import (
     OneStepBackbone,
@@ -22,8 +24,6 @@ from rasr.models import (
     make_tiny_backbone,
     save_weights,
 )
-from rasr.models.lora import lora_layers, merge_lora
-from rasr.models.osediff_weights import load_adapters, merge_osediff, read_osediff, save_osediff
 from tests.helpers import wake_zero_convs
 from tests.osediff_file import make_osediff, write_osediff
 

@@ -21,9 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rasr.backbones.lora import add_lora, check_keys, merge_lora, remove_lora
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path
-from rasr.models.lora import add_lora, check_keys, merge_lora, remove_lora
 
 LORA_ALPHA = 8
 """peft's default, which OSEDiff leaves as it is: at its rank 4 the adapters' updates count twice."""

@@ -20,7 +20,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from rasr.models.backbone import OneStepBackbone
+from rasr.backbones.one_step import OneStepBackbone
 
 TEXT_TOKENS = 77
 
