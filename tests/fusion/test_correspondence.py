@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rasr.errors import RasrError
-from rasr.fusion.base import ReferenceFusion
+from rasr.fusion.base import ReferenceFusion, ReferenceUse
 from rasr.fusion.correspondence import CorrespondenceFusion
 from rasr.fusion.registry import FUSIONS, get_fusion, register_fusion
 from rasr.models import build_rasr_net, load_rasr_net, make_tiny_backbone, save_weights
@@ -63,7 +63,7 @@ def test_kept_gives_what_the_image_gives(net, images):
 def test_long_references_are_shrunk_unless_the_photograph_is_large(net):
     ref = torch.rand(1, 3, 40, 200)
     assert net.fusion.keep(net.backbone, ref)["image"].shape[-2:] == (19, 96)
-    assert net.fusion.keep(net.backbone, ref, canvas=(64, 150))["image"].shape[-2:] == (30, 150)
+    assert net.fusion.keep(net.backbone, ref, ReferenceUse(canvas=(64, 150)))["image"].shape[-2:] == (30, 150)
 
 
 def test_one_of_several_is_chosen_at_every_place(net, images):
