@@ -8,7 +8,7 @@ KEPT := $(DEMO)/pairs.kept
 DATA := $(DEMO)/data
 TRAINED := outputs/demo_train
 
-.PHONY: help demo demo-steps demo-train test test-all lint format clean
+.PHONY: help demo demo-steps demo-train test test-all coverage docs lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ test: .venv/.installed-test ## the fast tests: CPU, no network
 
 test-all: .venv/.installed-test ## every test, the slow ones and those that need a GPU or the network too
 	$(BIN)/python -m pytest -m ''
+
+coverage: .venv/.installed-test ## line coverage of rasr/ by the fast tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov=rasr --cov-report=term:skip-covered
+
+docs: .venv/.installed ## write docs/code_map.md anew
+	$(BIN)/python docs/make_code_map.py
 
 lint: .venv/.installed-test ## check style and formatting
 	$(BIN)/ruff check .

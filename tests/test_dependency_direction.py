@@ -7,25 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from docs.rooms import FLOORS, WITHIN
+
 MAX_LINES = {"rasr": 300, "": 400}
 """Of a file, by its top folder; "" is every other."""
 
-FLOORS = (
-    # What each room may import: all below it. Rooms of one floor know nothing of each other.
-    {"config_options", "errors", "moved"},
-    {"checks", "composing", "device", "image_io", "image_ops", "plugins", "pretrained", "seeding"},
-    {"degradation", "losses", "prompts"},
-    {"data", "preparation", "retrieval"},
-    {"backbones"},
-    {"fusion"},
-    {"drawing", "models", "references"},
-    {"refir", "inference"},
-    {"training", "evaluation", "indexing"},
-    {"cli"},
-    {"tools"},
-)
-WITHIN = {("preparation", "data"), ("refir", "inference"), ("training", "evaluation")}
-"""Pairs of one floor of which the rooms may know each other; their files still have no circle."""
 COMMANDS = {"train", "infer", "evaluate", "index"}
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
 CONFIG_ROOMS = {"composing", "config_options", "training", "cli", "tools"}
