@@ -1,5 +1,6 @@
 """What every test gets: fixed seeds, no network, the shipped configuration, the shared photographs if any."""
 
+import gc
 import ipaddress
 import os
 import random
@@ -22,6 +23,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several at once: with more threads than one each they would wait for one another; commands inherit it.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    # A million objects of imported libraries, which every full collection would walk through again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

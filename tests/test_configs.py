@@ -128,7 +128,8 @@ def test_every_option_composes_with_every_entry_that_has_the_group(compose_and_r
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_misspelt_keys_are_errors(compose, entry):
     cfg = OmegaConf.to_container(compose(config_name=entry), resolve=False)
-    for key in [*cfg, *sorted(path for path in key_paths(cfg) if "." in path)[:5]]:
+    nested = sorted(path for path in key_paths(cfg) if "." in path)
+    for key in [*list(cfg)[:3], *nested[:3], *nested[-1:]]:
         with pytest.raises(ConfigCompositionException, match="Could not override"):
             compose([f"{key}_typo=1"], config_name=entry)
 

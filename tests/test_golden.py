@@ -68,7 +68,7 @@ def test_indexes_are_sound(folder, index):
 
 def test_a_run_goes_on(folder):
     config = yaml.safe_load((folder / "run" / "config.yaml").read_text())
-    assert config["name"] == "debug"
+    assert config["degradation"]["_target_"].startswith("rasr.data."), "as the first version called it"
     done = run_entry(
         "train.py",
         "debug=default",

@@ -83,6 +83,7 @@ def test_twice_the_same_bytes(folder):
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.slow
 def test_every_key_matters(folder):
     """One run per key: each changes the picture (or its size)."""
     blue = folder / "database" / "blue" / "blue.png"

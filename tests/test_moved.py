@@ -9,7 +9,7 @@ from rasr.degradation import RealESRGANDegradation
 from rasr.image_io import read_image
 from rasr.moved import MOVED_TARGETS, current_target, with_current_targets
 from rasr.seeding import sample_seed
-from tests.helpers import run_entry, run_tool, write_training_set
+from tests.helpers import run_tool, write_training_set
 
 OLD = "rasr.data.RealESRGANDegradation"
 
@@ -33,29 +33,6 @@ def test_a_stored_configuration_gets_todays_names():
         "n": None,
     }
     assert stored["a"][0]["_target_"] == OLD
-
-
-def test_a_run_of_the_old_version_goes_on(tmp_path):
-    write_training_set(tmp_path, count=2, side=64)
-
-    def train(*keys):
-        return run_entry(
-            *("train.py", "debug=default", f"model.backbone={tmp_path}/backbone", "resume=auto"),
-            *(f"data.train={tmp_path}/manifest.csv", "data.val=null", "data.batch_size=2"),
-            *(f"paths.output_dir={tmp_path}/run", *keys),
-            cwd=tmp_path,
-        )
-
-    done = train("trainer.max_steps=2")
-    assert done.returncode == 0, done.stderr
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(last, weights_only=True)
-    assert checkpoint["run_config"]["degradation"]["_target_"] == current_target(OLD)
-    checkpoint["run_config"]["degradation"]["_target_"] = OLD  # as the old version wrote it
-    torch.save(checkpoint, last)
-    done = train("trainer.max_steps=3")
-    assert done.returncode == 0, done.stderr
-    assert torch.load(last, weights_only=True)["global_step"] == 3
 
 
 def test_a_yaml_of_the_users_own_may_keep_the_old_name(tmp_path):

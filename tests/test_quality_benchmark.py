@@ -125,6 +125,7 @@ def test_a_random_reference_neither_helps_nor_harms(mean, interval, verdict):
     assert target.verdict == verdict
 
 
+@pytest.mark.slow
 def test_from_photographs_to_figures(tmp_path, monkeypatch, capsys):
     photos = tmp_path / "photos"
     for i in range(2):

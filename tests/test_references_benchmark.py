@@ -42,6 +42,7 @@ def run(folder, monkeypatch, *keys):
     references.main()
 
 
+@pytest.mark.slow
 def test_from_photographs_to_tables(folder, monkeypatch, capsys):
     weights = ("--weights", f"{folder / 'correspondence'}:correspondence", folder / "residual")
     monkeypatch.setattr(references, "open_learnt_metrics", lambda: {})

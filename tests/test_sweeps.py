@@ -86,6 +86,7 @@ def test_table_4_trains_with_each_loss(folder):
     }
 
 
+@pytest.mark.slow
 def test_submitit_gives_every_job_a_process(folder, repository):
     """hydra/launcher=submitit_local: what submitit_slurm does, on this machine."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

@@ -71,7 +71,7 @@ def run_with_adapters(path: Path, images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
-@pytest.mark.parametrize("ranks", [(4, 2), (2, 8)])
+@pytest.mark.parametrize("ranks", [(4, 2), pytest.param((2, 8), marks=pytest.mark.slow)])
 def test_adapters_and_merged_weights_give_what_peft_gives(backbone, base, images, tmp_path, ranks):
     ranks = dict(zip(("rank_unet", "rank_vae"), ranks, strict=True))
     path = write_osediff(backbone.unet, backbone.vae, tmp_path / "osediff.pkl", **ranks)

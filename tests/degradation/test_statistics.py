@@ -15,6 +15,8 @@ from rasr.degradation import RealESRGANDegradation, parameters
 from rasr.image_io import read_image
 from tests.degradation.basicsr_recipe import BasicSRRecipe, seed_globals
 
+pytestmark = pytest.mark.slow  # hundreds of draws of a recipe that takes one image at a time
+
 DRAWS = 200
 SIDE = 256
 PHOTOS = (
@@ -112,7 +114,6 @@ def test_the_comparison_sees_a_mistake(mistake, monkeypatch):
     assert min(values.values()) < 0.01, values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["osediff", "realesrgan"])
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_statistics_equal_the_recipe_on_every_photograph(photo, preset):
@@ -120,14 +121,12 @@ def test_statistics_equal_the_recipe_on_every_photograph(photo, preset):
     assert min(values.values()) > 0.01, values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["osediff", "realesrgan"])
 def test_statistics_equal_the_recipe_on_all_photographs_together(preset):
     values = pooled_p_values(preset)
     assert min(values.values()) > 0.01, values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     ["second blur's probability swapped", "directions of the resizes swapped", "stronger JPEG"],

@@ -47,6 +47,7 @@ def assert_moved(tensors: dict[str, torch.Tensor]) -> None:
     assert any(tensor.abs().max() > 0 for tensor in zero_convs), "nothing was learnt"
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(folder, repository):
     train(folder, repository, "one", "data.batch_size=2")
     train(folder, repository, "two", *TWO)
@@ -58,6 +59,7 @@ def test_two_processes_equal_one_with_twice_the_batch(folder, repository):
         )
 
 
+@pytest.mark.slow
 def test_ranks_stay_equal_with_the_gan_on(folder, repository):
     """Bit for bit: generator, discriminator heads with their power iteration, and AdamW's moments."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
