@@ -51,8 +51,9 @@ test-all: .venv/.installed-test ## every test, the slow ones and those that need
 coverage: .venv/.installed-test ## line coverage of rasr/ by the fast tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov=rasr --cov-report=term:skip-covered
 
-docs: .venv/.installed ## write docs/code_map.md anew
+docs: .venv/.installed ## write docs/code_map.md and docs/configuration.md anew
 	$(BIN)/python docs/make_code_map.py
+	$(BIN)/python docs/make_configuration.py
 
 lint: .venv/.installed-test ## check style and formatting
 	$(BIN)/ruff check .

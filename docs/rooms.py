@@ -2,9 +2,9 @@
 
 FLOORS = (
     # Lowest first. A room may import all below it; rooms of one floor know nothing of each other.
-    {"config_options", "errors", "moved"},
-    {"checks", "composing", "device", "image_io", "image_ops", "plugins", "pretrained", "seeding"},
-    {"degradation", "losses", "prompts"},
+    {"errors", "moved"},
+    {"checks", "config", "device", "image_io", "image_ops", "plugins", "pretrained", "seeding"},
+    {"composing", "degradation", "losses", "prompts"},
     {"data", "preparation", "retrieval"},
     {"backbones"},
     {"fusion"},

@@ -21,7 +21,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-import rasr.config_options  # noqa: F401 - Hydra then knows conf/options
+from rasr.config import check_command
 from rasr.errors import RasrError
 from rasr.moved import current_target
 from rasr.plugins import load_plugins
@@ -36,6 +36,9 @@ def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
             load_plugins()
             _update_targets(cfg)
             _require_all_keys(cfg)
+            if HydraConfig.initialized():
+                job = HydraConfig.get()
+                check_command(cfg, job.job.config_name, job.runtime.choices)
             return main(cfg)
         except KeyboardInterrupt:
             _stop_interrupted()

@@ -12,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import DictConfig
 
-import rasr.config_options  # noqa: F401 - Hydra then knows conf/options
+from rasr.config import COMMANDS
+from rasr.config.keys import check
 from rasr.errors import RasrError, one_line
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -26,7 +27,7 @@ def compose_command(name: str, values: Mapping[str, Any]) -> DictConfig:
         values: plain values by key, groups among them.
 
     Raises:
-        RasrError: an unknown key or option.
+        RasrError: an unknown key or option, or a value that cannot be meant.
     """
     overrides = [f"{key}={_spell(value)}" for key, value in values.items()]
     ours = GlobalHydra.instance()
@@ -34,7 +35,9 @@ def compose_command(name: str, values: Mapping[str, Any]) -> DictConfig:
     ours.hydra = None
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return hydra.compose(name, overrides)
+            cfg = hydra.compose(name, overrides)
+        check(cfg, COMMANDS[name])
+        return cfg
     except (ConfigCompositionException, OverrideParseException) as error:
         raise RasrError(
             f"{name}.py {' '.join(overrides)}: {one_line(error, first=True)}; see --help"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-import rasr.config_options  # noqa: F401 - for tests that compose by Hydra's own functions
+import rasr.config  # noqa: F401 - for tests that compose by Hydra's own functions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("RASR_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -45,6 +45,12 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - third-party code still draws from it
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hydra prints its tracebacks under a debugger, for which it takes coverage.
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,9 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rasr.config_options import read_options
+from rasr.config import commands
+from rasr.config.keys import specs_of
+from rasr.config.options import read_options
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml") if (CONF.parent / f"{path.stem}.py").is_file())
@@ -158,7 +160,7 @@ def test_presets_set_only_keys_that_exist(compose, group, option):
 def test_help_text_names_every_key_of_the_user(compose, entry):
     cfg = compose(config_name=entry, return_hydra_config=True)
     text = str(cfg.hydra.help.header) + cfg.hydra.help.template
-    own = [key for key in read(CONF / f"{entry}.yaml") if key not in ("defaults", "hydra")]
+    own = specs_of(commands.COMMANDS[entry.split("/")[-1]])
     if "$CONFIG" not in text:  # which Hydra replaces by the whole configuration
         assert [key for key in own if key not in text] == []
     command = f"-m rasr.tools {entry.removeprefix('tools/')} " if "/" in entry else f"{entry}.py"

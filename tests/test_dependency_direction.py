@@ -14,7 +14,7 @@ MAX_LINES = {"rasr": 300, "": 400}
 
 COMMANDS = {"train", "infer", "evaluate", "index"}
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
-CONFIG_ROOMS = {"composing", "config_options", "training", "cli", "tools"}
+CONFIG_ROOMS = {"composing", "config", "training", "cli", "tools"}
 TRAINING_LIBRARIES = {"pytorch_lightning", "lightning", "wandb"}
 
 

@@ -5,11 +5,16 @@ import re
 import yaml
 
 import rasr
+from docs import make_configuration
 from docs.make_code_map import TARGET, code_map
 
 
 def test_the_map_of_the_code_is_up_to_date():
     assert TARGET.read_text("utf-8") == code_map(), "run make docs"
+
+
+def test_the_tables_of_keys_are_up_to_date():
+    assert make_configuration.TARGET.read_text("utf-8") == make_configuration.page(), "run make docs"
 
 
 def test_the_map_names_what_people_look_for():

@@ -93,7 +93,7 @@ def test_what_does_not_fit_together_is_refused(evaluate, arguments, text):
         ),
         (
             ["score", "sr=sr", "gt=gt", "output=out", "batch_size=0"],
-            "batch_size=0 measures nothing; give 1 or more",
+            "batch_size=0 is not a whole number of at least 1",
         ),
     ],
 )

@@ -202,7 +202,7 @@ def test_neighbours_and_copy(run_index, database, tmp_path):
         (["database=photos", "index=i"], "encoder.weights=FILE"),
         (["database=photos", "index=i", "encoder=color_gradient", "references=0"], "references=0"),
         (["database=photos", "index=i", "references=x"], "references=x is not a whole number"),
-        (["database=photos", "index=i", "max_score=x"], "max_score=x is not a number"),
+        (["database=photos", "index=i", "max_score=x"], "max_score=x is not a finite number"),
         (
             ["neighbours", "index=i", "input=photos", "output=n", "batch_size=0"],
             "batch_size=0 is not a whole number",
@@ -212,9 +212,9 @@ def test_neighbours_and_copy(run_index, database, tmp_path):
         (["verify", "index=i"], "no index here"),
         (["neighbours", "index=i"], "missing key: input"),
         (["copy", "index=i"], "missing key: output"),
-        (["job=destroy", "index=i"], "job=destroy is unknown"),
+        (["job=destroy", "index=i"], "job='destroy' is unknown"),
         (["database=photos", "index=i", "patch_size=8", "patch_overlap=8"], "patch_size=8 patch_overlap=8"),
-        (["database=photos", "index=i", "patch_size=x"], "patch_size=x patch_overlap=128"),
+        (["database=photos", "index=i", "patch_size=x"], "patch_size=x is not a whole number"),
         (["database=photos", "index=i", "encoder=color_gradient", "engine=best"], "engine='best'"),
     ],
 )

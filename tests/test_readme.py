@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rasr.config_options import read_options
+from rasr.config.options import read_options
 from rasr.image_io import write_png
 from rasr.models import build_rasr_net, make_tiny_backbone, save_weights
 from rasr.retrieval import ColorGradientEncoder, build_index

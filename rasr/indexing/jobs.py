@@ -12,7 +12,6 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from rasr.checks import check_number_or_none, check_whole
 from rasr.data.manifest import read_manifest, read_rows, write_manifest
 from rasr.errors import RasrError
 from rasr.inference import Restorer, open_kept
@@ -42,13 +41,8 @@ def run_job(cfg: DictConfig) -> None:
     """Does the job of a configuration; the keys are those of `conf/index.yaml`.
 
     Raises:
-        RasrError: an unknown job, a wrong value or a missing key, before anything is opened.
+        RasrError: a missing key, before anything is opened.
     """
-    if cfg.job not in JOBS:
-        raise RasrError(f"job={cfg.job} is unknown; give one of {', '.join(JOBS)}")
-    for key in ("references", "batch_size", "kept_size"):
-        check_whole(key, cfg[key], least=1)
-    check_number_or_none("max_score", cfg.max_score)
     needed, run = JOBS[cfg.job]
     for key in needed:
         if cfg[key] is None:

@@ -9,15 +9,12 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from rasr.checks import check_number
 from rasr.errors import RasrError
 from rasr.fusion.registry import get_fusion
-from rasr.inference.color_fix import get_color_fix
 from rasr.inference.opening import open_restorer
 from rasr.inference.photographs import Photograph, list_photographs
 from rasr.inference.run import restore_photographs
 from rasr.models.finding import find_weights
-from rasr.prompts import join_prompts
 from rasr.references import ReferenceFinder
 from rasr.retrieval import Retriever
 
@@ -45,14 +42,8 @@ def infer(cfg: DictConfig) -> None:
     cfg.weights = str(cfg.weights or find_weights(None))
     output = Path(str(cfg.output))  # a name like 2024 comes as a number
     photographs = list_photographs(Path(str(cfg.input)), output, cfg.split)
-    # Wrong values show before the weights are loaded.
-    join_prompts("", "", cfg.prompt_from)
-    if cfg.conditioning_scale is not None:
-        check_number("conditioning_scale", cfg.conditioning_scale)
     if cfg.fusion is not None:
         get_fusion(cfg.fusion)
-    if cfg.color_fix is not None:
-        get_color_fix(cfg.color_fix)
     # Closed after a failure too: in a sweep the next job opens it again.
     index = nullcontext() if cfg.index is None else Retriever.open(cfg.index, device=cfg.device)
     with index as retriever:

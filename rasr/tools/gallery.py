@@ -5,7 +5,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from rasr.checks import check_number_or_none, check_whole
 from rasr.errors import RasrError
 from rasr.image_io import list_images
 from rasr.retrieval import Retriever
@@ -15,9 +14,6 @@ logger = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    for key, least in (("k", 1), ("thumbnail", 16)):
-        check_whole(key, cfg[key], least=least)
-    check_number_or_none("max_score", cfg.max_score)
     if Path(cfg.output).is_dir():
         raise RasrError(f"output={cfg.output} is a folder; name the HTML file in it")
     images = list_images(cfg.input)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from rasr.config_options import read_options
+from rasr.config.options import read_options
 from rasr.errors import RasrError
 from rasr.evaluation import evaluate_folders, fill_table, to_markdown
 from rasr.evaluation.paper_table import check_table

@@ -167,7 +167,7 @@ def test_every_key_of_a_multi_step_restorer_matters(folder):
         ({"references": 2, "method": "rasr"}, "without a reference fusion"),
         ({"method.use_branch": "true"}, "has no trained branch"),
         ({"references": 2, "refir": "seesr"}, "refir.canvas=shared takes one reference"),
-        ({"min_score": "x"}, "min_score=x is not a number"),
+        ({"min_score": "x"}, "min_score=x is not a finite number"),
         ({"conditioning_scale": "x"}, "conditioning_scale=x is not a finite number"),
         ({"latents": "x"}, "latents= is called kept= now"),
         ({"method.banks": "x"}, "method.banks= is called kept= now"),

@@ -89,7 +89,7 @@ def test_command(folder):
         ("k=0", "k=0 is not a whole number of at least 1"),
         ("k=x", "k=x is not a whole number"),
         ("thumbnail=1", "thumbnail=1 is not a whole number of at least 16"),
-        ("max_score=x", "max_score=x is not a number"),
+        ("max_score=x", "max_score=x is not a finite number"),
         ("output=queries", "output=queries is a folder"),
     ]:
         keys = {"input": "queries", "index": "index", "output": "b.html"}

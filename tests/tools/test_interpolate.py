@@ -45,8 +45,8 @@ def test_every_tensor_lies_between(folder, tmp_path, weight):
     ("first", "second", "weight", "output", "message"),
     [
         ("0", "small", 0.5, "mixed", "its vae is built otherwise (block_out_channels)"),
-        ("0", "1", 1.5, "mixed", "weight=1.5: give a number from 0 (first) to 1 (second)"),
-        ("0", "1", "nan", "mixed", "weight=nan: give a number"),
+        ("0", "1", 1.5, "mixed", "weight=1.5 is above 1; give a number, 0 to 1"),
+        ("0", "1", "nan", "mixed", "weight=nan is not a finite number"),
         ("lost/er/path", "1", 0.5, "mixed", "there is no backbone directory"),
         ("0", "1", 0.5, "1", "1 is one of the two; give another folder"),
         ("0", "osediff", 0.5, "mixed", "hold other OSEDiff weights (None, osediff.pkl)"),

@@ -80,7 +80,7 @@ def test_mistakes_are_one_line_and_write_nothing(trained, tmp_path):
         assert done.stderr.startswith("error: ") and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     for keys, message in (
-        ("dtype=int8", "dtype=int8 is unknown"),
+        ("dtype=int8", "dtype='int8' is unknown"),
         ("weights=[]", "no weights"),
     ):
         done = make(trained, tmp_path / "mine", keys)

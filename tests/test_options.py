@@ -4,7 +4,7 @@ import hydra
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from rasr.config_options import read_options
+from rasr.config.options import read_options
 
 
 @pytest.fixture
