@@ -39,6 +39,7 @@ from benchmarks.quality_sets import QUICK_METRICS, SET_KEYS, QualitySet, find_se
 from benchmarks.quality_sheet import choose_images, draw_sheet
 from benchmarks.quality_speed import measure_speed
 from rasr import __version__
+from rasr.config.options import read_options
 from rasr.data.arguments import parse, whole
 from rasr.errors import RasrError
 from rasr.evaluation import BicubicBaseline, evaluate_folders, write_json
@@ -59,7 +60,7 @@ from rasr.retrieval import (
 )
 from rasr.retrieval.encoders.base import digest
 
-ENCODERS = Path(__file__).resolve().parents[1] / "conf" / "encoder"
+ENCODERS = read_options(Path(__file__).resolve().parents[1] / "conf" / "options" / "encoder.yaml")
 
 References = dict[tuple[str, str], dict[str, Path]]
 """{(set, method): {name: file}}"""
@@ -114,7 +115,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the degradation and of the random references")
     parser.add_argument("--limit", type=whole(1), help="images per set, for a quick look")
     parser.add_argument("--sets", nargs="+", choices=SET_KEYS, default=SET_KEYS, help="the sets to measure")
-    known = sorted(path.stem for path in ENCODERS.glob("*.yaml"))
+    known = sorted(ENCODERS)
     parser.add_argument("--encoder", default="color_gradient", choices=known, help="of the retrieval")
     parser.add_argument("--conditioning-scale", type=float, default=0.5, help="strength of the reference")
     parser.add_argument("--color-fix", choices=[*COLOR_FIXES], help="default: the net's own")
@@ -155,7 +156,7 @@ def find_references(
 @contextmanager
 def open_database(categories: Path, output: Path, encoder_name: str) -> Iterator[Retriever]:
     """An index over the database part of the categories."""
-    encoder = instantiate(OmegaConf.load(ENCODERS / f"{encoder_name}.yaml"))
+    encoder = instantiate(OmegaConf.create(ENCODERS[encoder_name]))
     database = [
         DatabaseImage(path.relative_to(categories).as_posix(), path, category)
         for category, (photos, _) in split_categories(categories).items()

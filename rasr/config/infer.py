@@ -110,7 +110,7 @@ class InferKeys:
         "refir": (
             "onestep",
             "how refir injects: onestep, paper, seesr or supir; refir.scale=0.3 and the other keys of"
-            " conf/refir/paper.yaml",
+            " conf/options/refir.yaml",
         ),
         "fallback": (
             "origin_lrm",

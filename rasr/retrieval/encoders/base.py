@@ -12,7 +12,7 @@ from torch.nn import functional
 class ImageEncoder(ABC):
     """What the index and the retriever need to know of an encoder.
 
-    An encoder is one class and one yaml in `conf/encoder`; one from elsewhere is registered
+    An encoder is one class and one entry of conf/options/encoder.yaml; one from elsewhere is registered
     (`rasr.retrieval.encoders.registry`), so that an index which it built can be searched.
 
     Attributes:
