@@ -8,6 +8,7 @@ sys.path.insert(0, str(ROOT))
 
 from rasr.config.commands import COMMANDS, also_of  # noqa: E402 - started as a file, too
 from rasr.config.keys import defaults_of, specs_of  # noqa: E402
+from rasr.config.net import RASRNetConfig  # noqa: E402
 
 TARGET = ROOT / "docs" / "configuration.md"
 MAIN = ("infer", "index", "train", "evaluate")
@@ -34,6 +35,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     parts += [f"## {name}.py\n\n{table(COMMANDS[name])}" for name in MAIN]
+    parts.append(f"## model of train.py\n\n{table(RASRNetConfig)}")
     tools = [name for name in COMMANDS if name not in MAIN]
     parts += [f"## python -m rasr.tools {name}\n\n{table(COMMANDS[name])}" for name in tools]
     return "\n".join(parts)

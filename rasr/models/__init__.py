@@ -1,7 +1,7 @@
 """RASRNet: a backbone (`rasr.backbones`) and a fusion (`rasr.fusion`) as one net, and its weights."""
 
 from rasr.backbones import OneStepBackbone, load_base_vae, make_small_backbone, make_tiny_backbone
-from rasr.fusion.net_config import RASRNetConfig
+from rasr.config.net import RASRNetConfig
 from rasr.fusion.reference_features import ReferenceFeatures
 from rasr.fusion.residual import ResidualFusion
 from rasr.models.build import build_backbone_net, build_rasr_net

@@ -8,7 +8,7 @@ from typing import Any
 
 from rasr.backbones.files import DEFAULT_HUB_ID
 from rasr.backbones.one_step import OneStepBackbone
-from rasr.fusion.net_config import RASRNetConfig
+from rasr.config.net import RASRNetConfig
 from rasr.models.parts import build_parts
 from rasr.models.rasr_net import RASRNet
 

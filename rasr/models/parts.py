@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rasr.backbones.one_step import OneStepBackbone
+from rasr.config.net import RASRNetConfig
 from rasr.errors import RasrError
 from rasr.fusion.base import ReferenceFusion
-from rasr.fusion.net_config import RASRNetConfig
 from rasr.fusion.registry import get_fusion
 
 
@@ -22,6 +22,7 @@ def build_parts(
     Raises:
         RasrError: an unknown fusion, or settings that do not fit it or the backbone.
     """
+    config.check()
     fusion = get_fusion(config.fusion)
     fusion.check_config(config)
     if backbone is None:

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rasr.backbones.lora import trainable_state_dict
+from rasr.config.net import RASRNetConfig
 from rasr.errors import RasrError, one_line
-from rasr.fusion.net_config import RASRNetConfig
 from rasr.image_io import atomic_path
 
 METADATA_KEY = "rasr_net_config"
