@@ -92,17 +92,6 @@ def rename_keys(arguments: list[str], renamed: Mapping[str, str]) -> list[str]:
     return [pattern.sub(lambda found: found[1] + renamed[found[2]], text) for text in arguments]
 
 
-def check_keys(job: str, *, needed: Collection[str], read: Collection[str], cfg: DictConfig) -> None:
-    """Refuses keys on the command line that a job does not read, and a job without a key that it needs."""
-    for override in HydraConfig.get().overrides.task:
-        key = re.split(r"[.=@]", override.lstrip("~+"), maxsplit=1)[0]
-        if key not in {"job", *read}:
-            raise RasrError(f"{key}= has no meaning for job={job}; leave it out, see --help")
-    for key in needed:
-        if cfg.get(key) is None:
-            raise RasrError(f"missing key: {key}; add {key}=... to the command, see --help")
-
-
 def refuse_old_keys(arguments: Collection[str], new_names: Mapping[str, str]) -> None:
     """Ends the command where a key has another name now.
 

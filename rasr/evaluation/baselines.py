@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rasr.errors import RasrError
 from rasr.evaluation.folders import files_by_name
-from rasr.image_io import content_hash, list_images, read_image, write_png
+from rasr.image_io import content_hash, list_images
 from rasr.image_ops import resize_bicubic
+from rasr.inference import list_photographs, restore_photographs
 
 
 class Baseline(Protocol):
@@ -159,22 +160,26 @@ def photographs_of(lq: Path | None, label: str) -> Path:
     return lq
 
 
+@dataclass(frozen=True)
+class _Enlargement:
+    """A function of the photograph alone, for `restore_photographs`."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def restore(self, lq: Tensor, ref: Sequence[Any], *, prompt: str, traced: list[Any]) -> Tensor:
+        return self.function(lq)
+
+    def is_kept(self, reference: Any) -> bool:
+        return False
+
+
 def _restore_each(
     root: Path, output: Path, restore: Callable[[Tensor], Tensor], settings: dict[str, Any]
 ) -> Path:
-    """Write a PNG per photograph and a line in `results.jsonl`; what an earlier run has made is kept."""
-    log = output / "results.jsonl"
-    photographs = files_by_name(root)
-    known = read_log(log)
-    output.mkdir(parents=True, exist_ok=True)
-    for name, path in tqdm(photographs.items(), desc="restoring", unit="image"):
-        record = {"input": str(path), "content_hash": content_hash(path), **settings}
-        record["output"] = str(output / f"{name}.png")
-        if record in known and Path(record["output"]).is_file():
-            continue
-        write_png(restore(read_image(path)), record["output"])
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    """Write a PNG per photograph; what an earlier run has made is kept, as `settings` say all there is."""
+    files_by_name(root)  # two photographs of one name are refused: results are matched by it
+    photographs = list_photographs(root, output)
+    restore_photographs(photographs, output, _Enlargement(restore), settings=settings, keep_finished=True)
     return output
 
 

@@ -27,9 +27,10 @@ class ResultsLog:
     Args:
         folder: output folder; made if it is missing.
         settings: everything that decides the results besides the photographs, as plain values.
+        keep_finished: take over what runs that ended well have made.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path, settings: dict[str, Any], *, keep_finished: bool = False) -> None:
         self.folder = Path(folder)
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         try:
@@ -37,7 +38,9 @@ class ResultsLog:
         except OSError as error:
             raise RasrError(f"output={folder} cannot be made a folder; give another path") from error
         self._partial = self.folder / PARTIAL_FILE
-        self._done = {(r["output"], r["content_hash"]): r for r in self._read() if self._holds(r)}
+        files = [self._partial, *([self.folder / RESULTS_FILE] if keep_finished else [])]
+        records = [record for file in files for record in self._read(file)]
+        self._done = {(r["output"], r["content_hash"]): r for r in records if self._holds(r)}
 
     def __enter__(self) -> ResultsLog:
         self._file = self._partial.open("w")
@@ -66,18 +69,21 @@ class ResultsLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
-    def _read(self) -> list[dict[str, Any]]:
+    @staticmethod
+    def _read(file: Path) -> list[dict[str, Any]]:
         records = []
-        for line in self._partial.read_text().splitlines() if self._partial.is_file() else []:
+        for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:  # the line that the interruption cut off
                 continue
+            if isinstance(record, dict):
+                records.append(record)
         return records
 
     def _holds(self, record: dict[str, Any]) -> bool:
         is_ours = record.get("settings") == self.settings and "content_hash" in record
-        return is_ours and Path(record["output"]).is_file()
+        return is_ours and Path(str(record.get("output", ""))).is_file()
 
 
 def output_paths(paths: list[Path], root: Path, output: Path) -> list[Path]:

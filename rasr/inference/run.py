@@ -51,6 +51,7 @@ def restore_photographs(
     extractor: PromptExtractor | None = None,
     prompt_from: str = "lq_ref",
     provenance: bool = False,
+    keep_finished: bool = False,
 ) -> None:
     """Restores each photograph with what is found for it.
 
@@ -66,6 +67,8 @@ def restore_photographs(
         extractor: texts of the photographs; None has none.
         prompt_from: which texts are used (`join_prompts`).
         provenance: write pictures of where detail came from.
+        keep_finished: pass over what a run that ended well has made, too: for settings that say all, even the
+            content of the weights.
 
     Raises:
         RasrError: some photographs cannot be read; the rest is restored.
@@ -73,7 +76,7 @@ def restore_photographs(
     finder = finder or ReferenceFinder("none")
     fallback, extractor = fallback or OriginLRM(), extractor or NoPrompt()
     bad, shares = [], []
-    with ResultsLog(output, settings) as results:
+    with ResultsLog(output, settings, keep_finished=keep_finished) as results:
         for photograph in tqdm(photographs, desc="restoring", unit="image"):
             path, target = photograph.path, photograph.target
             start = time.perf_counter()

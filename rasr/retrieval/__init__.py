@@ -17,7 +17,6 @@ from rasr.retrieval.policies import (
     Query,
     RandomReference,
     ReferencePolicy,
-    Threshold,
     softmax_weights,
 )
 from rasr.retrieval.retriever import Hit, LeakGuard, Retriever
@@ -39,7 +38,6 @@ __all__ = [
     "ReferenceIndex",
     "ReferencePolicy",
     "Retriever",
-    "Threshold",
     "TimmEncoder",
     "VerifyReport",
     "build_index",

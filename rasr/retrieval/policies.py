@@ -1,4 +1,4 @@
-"""Which reference a query gets: `Always`, `Threshold`, `RandomReference` or `Given`.
+"""Which reference a query gets: `Always`, `RandomReference` or `Given`.
 
 The papers' choices: RASR always takes the best hit; ReFIR restores with the backbone alone where the best hit
 is too unlike (its "origin" fallback); Table 5's row "None" draws at random; WR-SR and CUFED5 give the
@@ -62,22 +62,6 @@ class Always:
         guard = _guard(query, self.max_score)
         vector = retriever.encoder.encode([query.image]).numpy()[0]
         return retriever.find(vector, k, query.category, guard)
-
-
-class Threshold(Always):
-    """The best hits that are at least this similar; none is an answer too.
-
-    Args:
-        min_score: cosine. ReFIR calls a hit below 0.6 (VGG-16) unlike; other encoders want other values.
-        max_score: see `Always`.
-    """
-
-    def __init__(self, *, min_score: float = 0.6, max_score: float | None = None) -> None:
-        super().__init__(max_score=max_score)
-        self.min_score = min_score
-
-    def choose(self, query: Query, retriever: Retriever, k: int = 1) -> list[Hit]:
-        return [hit for hit in super().choose(query, retriever, k) if hit.score >= self.min_score]
 
 
 class RandomReference:

@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 def main(cfg: DictConfig) -> None:
     names, weight, output = [str(cfg.first), str(cfg.second)], cfg.weight, Path(str(cfg.output))
-    if not isinstance(weight, int | float) or not 0 <= weight <= 1:
-        raise RasrError(f"weight={weight}: give a number from 0 (first) to 1 (second)")
     check_is_no_file(output)
     if output.resolve() in [Path(name).resolve() for name in names]:
         raise RasrError(f"output={output} is one of the two; give another folder")

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from rasr.checks import check_whole
 from rasr.data.settings import check_crop
 from rasr.errors import RasrError
 from rasr.image_io import atomic_path, to_uint8
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    check_whole("rows", cfg.rows, least=1)
     check_crop(cfg.gt_size, cfg.scale)
     output = Path(str(cfg.output))
     if output.suffix.lower() != ".png":

@@ -13,7 +13,6 @@ from rasr.retrieval import (
     Query,
     RandomReference,
     Retriever,
-    Threshold,
     build_index,
     softmax_weights,
 )
@@ -50,13 +49,6 @@ def test_always_takes_the_best_and_never_itself(retriever, query, tmp_path):
     assert hits[0].id not in {hit.id for hit in Always().choose(barred, retriever, 8)}
     limit = retriever.retrieve(query.image, 2)[1].score
     assert Always(max_score=limit - 1e-4).choose(query, retriever)[0].score < limit - 1e-4
-
-
-def test_threshold_may_find_nothing(retriever, query):
-    scores = [hit.score for hit in Always().choose(query, retriever, k=8)]
-    middle = (scores[2] + scores[3]) / 2
-    assert len(Threshold(min_score=middle).choose(query, retriever, k=8)) == 3
-    assert Threshold(min_score=scores[0] + 1e-3).choose(query, retriever) == []
 
 
 def test_random_is_the_same_again_and_differs_by_photograph_and_seed(retriever, query, tmp_path):
