@@ -19,8 +19,9 @@ def test_the_tables_of_keys_are_up_to_date():
 
 def test_the_map_names_what_people_look_for():
     text = code_map()
-    for place in ("fusion/correspondence.py", "register_metric", "register_fusion", "restore_photographs"):
-        assert place.split("/")[-1] in text
+    places = ["correspondence.py", "`choose`", "confidence", "register_metric", "register_fusion"]
+    for place in [*places, "restore_photographs"]:
+        assert place in text
 
 
 def test_contributing_names_only_what_is_there(repository):
@@ -38,3 +39,11 @@ def test_the_citation_is_of_this_version(repository):
     assert citation["version"] == rasr.__version__
     assert {"title", "message", "authors"} <= citation.keys()
     assert [reference["title"].split(":")[0] for reference in citation["references"]] == ["RASR", "ReFIR"]
+
+
+def test_the_list_of_slow_tests_names_every_file_that_has_some(repository):
+    text, folder = (repository / "tests" / "README.md").read_text("utf-8"), repository / "tests"
+    marker = "mark." + "slow"  # in two parts, for this file has none
+    slow = {path for path in folder.rglob("test_*.py") if marker in path.read_text("utf-8")}
+    listed = {folder / name for name in re.findall(r"`([\w/]*test_\w+\.py)`", text)}
+    assert sorted(slow - listed) == [] and all(path.is_file() for path in listed)

@@ -1,5 +1,5 @@
 """Correspondence fusion: finds each place of the photograph in the reference, and takes its detail from
-there.
+there; of several references, at each place from the one with the most confidence (`choose`).
 
 The residual branch of the RASR paper adds the reference's features where they lie in the reference's own
 picture, which is seldom where the photograph needs them. Here every place is matched first.
