@@ -1,16 +1,21 @@
 """Measure, compare and tabulate restored images; `python evaluate.py --help` tells more."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from rasr.cli import check_keys, entry_point, rename_keys, spell_out_job
+from rasr.config.evaluate import JOBS as JOB_NAMES
 from rasr.errors import RasrError
-from rasr.evaluation import EvaluationProtocol
-from rasr.evaluation.jobs import JOBS, Results
+
+if TYPE_CHECKING:
+    from rasr.evaluation.jobs import Results
 
 # Of a call as it was before there was job=: which job its keys stand for.
 JOB_OF_KEY = {
@@ -25,6 +30,10 @@ JOB_OF_KEY = {
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 @entry_point
 def main(cfg: DictConfig) -> None:
+    # Only now: --help shall not wait for torch.
+    from rasr.evaluation import EvaluationProtocol
+    from rasr.evaluation.jobs import JOBS
+
     if cfg.job is None:
         meant = next((job for key, job in JOB_OF_KEY.items() if cfg.get(key)), f"one of {', '.join(JOBS)}")
         raise RasrError(f"missing key: job; add job={meant}, see --help")
@@ -58,5 +67,5 @@ def log_to_wandb(project: str, results: Results, output: Path) -> None:
 if __name__ == "__main__":
     arguments = rename_keys(sys.argv[1:], {"methods": "baselines"})
     arguments = ["job=report" if argument == "report_only=true" else argument for argument in arguments]
-    sys.argv[1:] = spell_out_job(arguments, JOBS)
+    sys.argv[1:] = spell_out_job(arguments, JOB_NAMES)
     main()
