@@ -14,8 +14,11 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
@@ -25,6 +28,8 @@ from rasr.config import check_command
 from rasr.errors import RasrError
 from rasr.moved import current_target
 from rasr.plugins import load_plugins
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -54,6 +59,24 @@ def entry_point(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
             _stop_mistaken(mistake)
 
     return guarded
+
+
+def run_command(name: str, place: str, *, renamed: Mapping[str, str] | None = None) -> None:
+    """Runs a command: composes `conf/NAME.yaml` with the command line, and calls one function with it.
+
+    Args:
+        name: of the configuration.
+        place: "module:function"; imported only then, so that --help does not wait for torch.
+        renamed: keys that have another name now, old -> new; they are refused.
+    """
+    module, function = place.split(":")
+
+    def main(cfg: DictConfig) -> Any:
+        return getattr(import_module(module), function)(cfg)
+
+    main.__module__ = module  # what Hydra calls the job
+    refuse_old_keys(sys.argv[1:], renamed or {})
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(entry_point(main))()
 
 
 def spell_out_job(arguments: list[str], jobs: Collection[str]) -> list[str]:

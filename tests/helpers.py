@@ -110,6 +110,11 @@ def run_logged(script: str, *arguments: str) -> subprocess.CompletedProcess:
     return done
 
 
+def run_keys(script: str, folder: Path, **keys: object) -> subprocess.CompletedProcess:
+    """Runs a command in a folder, its keys as arguments."""
+    return run_entry(script, *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
+
+
 def run_tool(name: str, *arguments: str, cwd: Path | str = REPOSITORY) -> subprocess.CompletedProcess:
     """Runs `python -m rasr.tools NAME ARGUMENTS` in this process."""
     return run_entry("rasr/tools/__main__.py", name, *arguments, cwd=cwd)

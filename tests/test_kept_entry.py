@@ -8,7 +8,7 @@ import torch
 from rasr.fusion.correspondence import CorrespondenceFusion
 from rasr.image_io import read_image, write_png
 from rasr.models import build_rasr_net, make_tiny_backbone
-from tests.helpers import run_entry
+from tests.helpers import run_keys
 
 SETTINGS = {"head_width": 16, "transfer_width": 16, "ref_size": 128}
 
@@ -30,21 +30,16 @@ def folder(tmp_path_factory):
     return folder
 
 
+INDEX = {"database": "database", "index": "index", "encoder": "color_gradient", "kept": "kept"}
+
+
 def index(folder, **keys):
-    keys = {
-        "database": "database",
-        "index": "index",
-        "encoder": "color_gradient",
-        "kept": "kept",
-        "weights": "net",
-        "device": "cpu",
-    } | keys
-    return run_entry("index.py", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
+    return run_keys("index.py", folder, **INDEX | {"weights": "net", "device": "cpu"} | keys)
 
 
 def infer(folder, **keys):
     keys = {"input": "input", "output": "output", "weights": "net", "index": "index", "device": "cpu"} | keys
-    return run_entry("infer.py", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
+    return run_keys("infer.py", folder, **keys)
 
 
 def records(folder):

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from rasr.image_io import read_image, write_png
 from rasr.models import ResidualFusion, build_rasr_net, make_tiny_backbone, save_weights
-from tests.helpers import run_entry, wake_zero_convs
+from tests.helpers import run_keys, wake_zero_convs
+from tests.test_kept_entry import INDEX
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +29,13 @@ def folder(tmp_path_factory):
 
 
 def index(folder, **keys):
-    keys = {
-        "database": "database",
-        "index": "index",
-        "encoder": "color_gradient",
-        "kept": "kept",
-        "weights": "weights.safetensors",
-        "kept_size": 64,
-        "device": "cpu",
-    } | keys
-    return run_entry("index.py", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
+    fixed = {"weights": "weights.safetensors", "kept_size": 64, "device": "cpu"}
+    return run_keys("index.py", folder, **INDEX | fixed | keys)
 
 
 def infer(folder, **keys):
-    keys = {"input": "input", "output": "output", "weights": "weights.safetensors", "device": "cpu"} | keys
-    done = run_entry("infer.py", *(f"{key}={value}" for key, value in keys.items()), cwd=folder)
-    return done
+    fixed = {"input": "input", "output": "output", "weights": "weights.safetensors", "device": "cpu"}
+    return run_keys("infer.py", folder, **fixed | keys)
 
 
 def record(folder):

@@ -12,15 +12,8 @@ from pathlib import Path
 from rasr.data.arguments import run_script
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    usable_images,
-    write_set,
-)
 
 SCENES = 126
 REFERENCES = 5
@@ -34,9 +27,9 @@ def main() -> None:
 
 def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
     """Write the manifest; return its rows."""
-    problems = Problems()
+    problems = sets.Problems()
     scenes: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in images_in(source):
+    for path in sets.images_in(source):
         if match := NAME.fullmatch(path.stem):
             scenes[match[1]][int(match[2])] = path
     if not scenes:
@@ -44,8 +37,8 @@ def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
     problems.expect("scenes", len(scenes), SCENES)
 
     jobs = [Job(path) for scene in scenes.values() for path in scene.values()]
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="images")
+    usable = sets.usable_images(jobs, results, problems)
     rows = []
     for name, scene in sorted(scenes.items()):
         absent = [f"{name}_{level}" for level in range(REFERENCES + 1) if scene.get(level) not in usable]
@@ -53,9 +46,9 @@ def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
             problems.add("images of a scene are missing", missing)
         references = [scene[level] for level in sorted(scene) if level and scene[level] in usable]
         if scene.get(0) in usable and references:
-            paths = tuple(relative_to_manifest(path, output) for path in references)
-            rows.append(Row(relative_to_manifest(scene[0], output), "test", references=paths))
-    write_set(output, rows, problems)
+            paths = tuple(sets.relative_to_manifest(path, output) for path in references)
+            rows.append(Row(sets.relative_to_manifest(scene[0], output), "test", references=paths))
+    sets.write_set(output, rows, problems)
     return rows
 
 

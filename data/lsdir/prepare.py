@@ -12,16 +12,8 @@ from pathlib import Path
 from rasr.data.arguments import run_script, whole
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    target_of,
-    usable_images,
-    write_set,
-)
 
 EXPECTED = 84_991
 
@@ -43,20 +35,20 @@ def prepare(
     source: Path, output: Path, crop: int | None = None, min_side: int = 512, workers: int = 0
 ) -> list[Row]:
     """Write the manifest, and the crops if asked for; return the manifest's rows."""
-    problems = Problems()
-    paths = images_in(source)
+    problems = sets.Problems()
+    paths = sets.images_in(source)
     if not paths:
         raise RasrError(f"{source}: no image in it; unpack the archives of LSDIR there")
     problems.expect("images", len(paths), EXPECTED)
     jobs = []
     for path in paths:
-        target = target_of(output / "train", path.relative_to(source)) if crop else None
+        target = sets.target_of(output / "train", path.relative_to(source)) if crop else None
         jobs.append(Job(path, target, crop, min_side))
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="images")
+    usable = sets.usable_images(jobs, results, problems)
     remove_stale(output, usable.values())
-    rows = [Row(relative_to_manifest(file, output), "train") for file in usable.values()]
-    write_set(output, rows, problems)
+    rows = [Row(sets.relative_to_manifest(file, output), "train") for file in usable.values()]
+    sets.write_set(output, rows, problems)
     return rows
 
 

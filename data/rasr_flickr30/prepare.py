@@ -12,16 +12,8 @@ from pathlib import Path
 from rasr.data.arguments import run_script, whole
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs, remove_stale
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    target_of,
-    usable_images,
-    write_set,
-)
 
 log = logging.getLogger("prepare")
 
@@ -37,22 +29,22 @@ def main() -> None:
 
 def prepare(source: Path, output: Path, crop: int = 768, workers: int = 0) -> list[Row]:
     """Write crops and manifest; return the manifest's rows. Reference crops lie in `output/reference`."""
-    problems = Problems()
+    problems = sets.Problems()
     jobs, owners = [], []
     for category, split, path in find_images(source, problems):
         relative = path.relative_to(source / category / split)
-        cut = Job(path, target_of(output / split / category, relative), crop, min_side=crop)
+        cut = Job(path, sets.target_of(output / split / category, relative), crop, min_side=crop)
         jobs.append(Job(path) if split == "test" else cut)
         owners.append((category, split))
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="images")
+    usable = sets.usable_images(jobs, results, problems)
     rows = [
-        Row(relative_to_manifest(usable[job.source], output), split, category)
+        Row(sets.relative_to_manifest(usable[job.source], output), split, category)
         for job, (category, split) in zip(jobs, owners, strict=True)
         if job.source in usable and split != "reference"
     ]
     remove_stale(output, usable.values())
-    manifest = write_set(output, rows, problems)
+    manifest = sets.write_set(output, rows, problems)
     references = sum(
         owner[1] == "reference" and job.source in usable for job, owner in zip(jobs, owners, strict=True)
     )
@@ -61,7 +53,7 @@ def prepare(source: Path, output: Path, crop: int = 768, workers: int = 0) -> li
     return rows
 
 
-def find_images(source: Path, problems: Problems) -> list[tuple[str, str, Path]]:
+def find_images(source: Path, problems: sets.Problems) -> list[tuple[str, str, Path]]:
     """Return (category, split, path) of every image, and note what the layout lacks."""
     categories = [path.name for path in sorted(source.iterdir()) if path.is_dir() and path.name[0] != "."]
     if not any((source / name / "train").is_dir() for name in categories):
@@ -70,7 +62,7 @@ def find_images(source: Path, problems: Problems) -> list[tuple[str, str, Path]]
     found = []
     for category in categories:
         for split, expected in EXPECTED.items():
-            paths = images_in(source / category / split)
+            paths = sets.images_in(source / category / split)
             if len(paths) < expected:
                 problems.add(
                     f"categories have fewer than {expected} {split} images", f"{category} ({len(paths)})"

@@ -11,16 +11,8 @@ from pathlib import Path
 from rasr.data.arguments import run_script, whole
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    split_categories,
-    usable_images,
-    write_set,
-)
 
 
 def main() -> None:
@@ -31,17 +23,17 @@ def main() -> None:
 
 def prepare(source: Path, output: Path, min_side: int = 192, workers: int = 0) -> list[Row]:
     """Write the manifest; return its rows."""
-    problems = Problems()
+    problems = sets.Problems()
     owners = find_photographs(source)
     jobs = [Job(path, min_side=min_side) for path in owners]
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="photographs")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="photographs")
+    usable = sets.usable_images(jobs, results, problems)
     rows = [
-        Row(relative_to_manifest(path, output), split, category, prompt=prompt_of(category))
+        Row(sets.relative_to_manifest(path, output), split, category, prompt=prompt_of(category))
         for path, (split, category) in owners.items()
         if path in usable
     ]
-    write_set(output, rows, problems)
+    sets.write_set(output, rows, problems)
     return rows
 
 
@@ -50,8 +42,8 @@ def find_photographs(source: Path) -> dict[Path, tuple[str, str]]:
     folder = source / "categories"
     if not folder.is_dir():
         raise RasrError(f"{source}: no folder categories in it; it must hold general and categories/<name>")
-    found = dict.fromkeys(images_in(source / "general"), ("general", ""))
-    for category, (training, test) in split_categories(folder).items():
+    found = dict.fromkeys(sets.images_in(source / "general"), ("general", ""))
+    for category, (training, test) in sets.split_categories(folder).items():
         found |= dict.fromkeys(training, ("category", category)) | dict.fromkeys(test, ("test", category))
     return found
 

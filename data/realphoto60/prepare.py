@@ -11,15 +11,8 @@ from rasr.data.arguments import run_script, whole
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
 from rasr.image_io import read_sidecar
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    usable_images,
-    write_set,
-)
 
 PHOTOS = 60
 
@@ -32,18 +25,19 @@ def main() -> None:
 
 def prepare(source: Path, output: Path, photos: int = PHOTOS, workers: int = 0) -> list[Row]:
     """Write the manifest; return its rows."""
-    problems = Problems()
-    paths = images_in(source)
+    problems = sets.Problems()
+    paths = sets.images_in(source)
     if not paths:
         raise RasrError(f"{source}: no image in it; give the folder of the photos")
     problems.expect("photos", len(paths), photos)
     jobs = [Job(path) for path in paths]
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="photos")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="photos")
+    usable = sets.usable_images(jobs, results, problems)
     rows = [
-        Row("", "test", prompt=read_sidecar(path), lq=relative_to_manifest(path, output)) for path in usable
+        Row("", "test", prompt=read_sidecar(path), lq=sets.relative_to_manifest(path, output))
+        for path in usable
     ]
-    write_set(output, rows, problems)
+    sets.write_set(output, rows, problems)
     return rows
 
 

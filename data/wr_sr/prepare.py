@@ -10,15 +10,8 @@ from pathlib import Path
 from rasr.data.arguments import run_script
 from rasr.data.manifest import Row
 from rasr.errors import RasrError
+from rasr.preparation import sets
 from rasr.preparation.jobs import RECORD, Job, map_jobs
-from rasr.preparation.sets import (
-    Problems,
-    crop_image,
-    images_in,
-    relative_to_manifest,
-    usable_images,
-    write_set,
-)
 
 PAIRS = 80
 
@@ -30,25 +23,25 @@ def main() -> None:
 
 def prepare(source: Path, output: Path, workers: int = 0) -> list[Row]:
     """Write the manifest; return its rows."""
-    problems = Problems()
-    images = images_in(source / "input")
+    problems = sets.Problems()
+    images = sets.images_in(source / "input")
     if not images:
         raise RasrError(f"{source}: no image in input/; it must hold the folders input and ref")
     problems.expect("pairs", len(images), PAIRS)
-    references = {path.stem.removesuffix("_ref"): path for path in images_in(source / "ref")}
+    references = {path.stem.removesuffix("_ref"): path for path in sets.images_in(source / "ref")}
 
     jobs = [Job(path) for path in (*images, *references.values())]
-    results = map_jobs(crop_image, jobs, output / RECORD, workers=workers, description="images")
-    usable = usable_images(jobs, results, problems)
+    results = map_jobs(sets.crop_image, jobs, output / RECORD, workers=workers, description="images")
+    usable = sets.usable_images(jobs, results, problems)
     rows = []
     for image in images:
         reference = references.get(image.stem)
         if reference not in usable:
             problems.add("references are missing", f"of {image.name}")
         elif image in usable:
-            paths = (relative_to_manifest(reference, output),)
-            rows.append(Row(relative_to_manifest(image, output), "test", references=paths))
-    write_set(output, rows, problems)
+            paths = (sets.relative_to_manifest(reference, output),)
+            rows.append(Row(sets.relative_to_manifest(image, output), "test", references=paths))
+    sets.write_set(output, rows, problems)
     return rows
 
 

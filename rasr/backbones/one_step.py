@@ -24,14 +24,14 @@ from rasr.backbones.unet_passes import (
     run_decoder,
     run_encoder,
 )
-from rasr.backbones.vae import decode_latents, encode_latents, size_multiple, vae_factor
+from rasr.backbones.vae import SizeContract, decode_latents, encode_latents
 from rasr.errors import RasrError
 
 PROMPT_CACHE_SIZE = 1024
 """Texts kept by `encode_prompt`: 1024 SD-2.1 embeddings are 320 MB in fp32, half of it in bf16."""
 
 
-class OneStepBackbone(nn.Module):
+class OneStepBackbone(SizeContract, nn.Module):
     """`sr = D(x0(E(lq_up)))` with one UNet step (OSEDiff, section 3.2).
 
     Tensors: `lq_up` and `sr` are (B, 3, H, W) in [0, 1], RGB, float32; H and W are multiples of
@@ -147,16 +147,6 @@ class OneStepBackbone(nn.Module):
             "scheduler": self.noise_scheduler,
         }
         save_parts(Path(path), parts, dtype=dtype, osediff_weights=self.osediff_weights)
-
-    @property
-    def vae_factor(self) -> int:
-        """Side of the image block that one latent stands for (8 on SD)."""
-        return vae_factor(self.vae)
-
-    @property
-    def size_multiple(self) -> int:
-        """H and W of every image must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
-        return size_multiple(self.vae, self.unet)
 
     def make_trainable(self, parts: Sequence[str] = ("vae", "unet")) -> None:
         """Lets VAE, UNet or both learn (to train a backbone from nothing); the text encoder stays frozen."""

@@ -7,6 +7,23 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 
+class SizeContract:
+    """Of a model with a VAE and a UNet: which sizes of images it takes."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+
+    @property
+    def vae_factor(self) -> int:
+        """Side of the image block that one latent stands for (8 on SD)."""
+        return vae_factor(self.vae)
+
+    @property
+    def size_multiple(self) -> int:
+        """H and W of every image must be multiples of this (64 on SD-2.1: VAE 8 x UNet 8)."""
+        return size_multiple(self.vae, self.unet)
+
+
 def vae_factor(vae: AutoencoderKL) -> int:
     """Side in pixels of the image block that one latent stands for (8 on SD)."""
     return 2 ** (len(vae.config.block_out_channels) - 1)

@@ -55,7 +55,8 @@ def check_command(cfg: Mapping[str, Any], name: str, groups: Collection[str]) ->
         groups: names of the groups that it was composed of.
     """
     name = name.removeprefix("tools/")
-    if {"keys", "tool_keys"} & set(groups):  # else it is no command of ours
+    is_ours = {"keys", "tool_keys"} & set(groups) and name in COMMANDS
+    if is_ours and specs_of(COMMANDS[name]).keys() <= set(cfg):
         also = {"hydra", "module", *(key.split(".")[0] for key in also_of(COMMANDS[name]))}
         base = TrainKeys if name == "preview" else COMMANDS[name]
         also |= {group.split("@")[-1].split("/")[0] for group in groups} | set(specs_of(base))

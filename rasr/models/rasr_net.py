@@ -43,20 +43,9 @@ class RASRNet(PretrainedFolder, nn.Module):
         if fusion is not None and not fusion.is_attached:
             fusion.attach(backbone)
 
-    def forward(
-        self,
-        lq_up: Tensor,
-        ref: Any = None,
-        *,
-        prompt: Sequence[str] | None = None,
-        conditioning_scale: float | Tensor = 0.5,
-    ) -> Tensor:
-        """Restores a batch; see `restore`.
-
-        Returns:
-            sr: (B, 3, H, W).
-        """
-        return self.restore(lq_up, ref, prompt=prompt, conditioning_scale=conditioning_scale).sr
+    def forward(self, lq_up: Tensor, ref: Any = None, **options: Any) -> Tensor:
+        """Restores a batch, (B, 3, H, W) -> (B, 3, H, W); the arguments are those of `restore`."""
+        return self.restore(lq_up, ref, **options).sr
 
     def restore(
         self,

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DCondi
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from rasr.backbones.vae import decode_latents, encode_latents, size_multiple, vae_factor
+from rasr.backbones.vae import SizeContract, decode_latents, encode_latents
 from rasr.errors import RasrError, one_line
 from rasr.refir.chains import NoiseSource
 from rasr.refir.seesr_unet import ImageAttention, has_image_attention, load_with_image_attention
@@ -39,7 +39,7 @@ class MultiStepState:
     """(1, tokens, D') for networks of SeeSR's kind."""
 
 
-class MultiStepChain:
+class MultiStepChain(SizeContract):
     """`ChainAdapter` over a diffusers UNet with a ControlNet.
 
     Args:
@@ -151,16 +151,6 @@ class MultiStepChain:
             image_attentions=tuple(attentions),
             **settings,
         )
-
-    @property
-    def vae_factor(self) -> int:
-        """See `ChainAdapter`."""
-        return vae_factor(self.vae)
-
-    @property
-    def size_multiple(self) -> int:
-        """See `ChainAdapter`."""
-        return size_multiple(self.vae, self.unet)
 
     def prepare(self, images: Tensor, prompt: str, noise: NoiseSource) -> MultiStepState:
         """See `ChainAdapter`. The posterior's mode is taken where SeeSR draws."""

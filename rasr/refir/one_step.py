@@ -33,16 +33,7 @@ class OneStepChain:
         self.backbone = net.backbone
         self.unet = net.backbone.unet
         self.color_fix = net.color_fix
-
-    @property
-    def vae_factor(self) -> int:
-        """See `OneStepBackbone`."""
-        return self.backbone.vae_factor
-
-    @property
-    def size_multiple(self) -> int:
-        """See `OneStepBackbone`."""
-        return self.backbone.size_multiple
+        self.vae_factor, self.size_multiple = self.backbone.vae_factor, self.backbone.size_multiple
 
     def prepare(self, images: Tensor, prompt: str, noise: NoiseSource | None = None) -> OneStepState:
         """See `ChainAdapter`; no noise is drawn."""

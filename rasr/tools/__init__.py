@@ -6,12 +6,9 @@ Each is one module here, with a one-line docstring and `main(cfg)`, and its keys
 import ast
 import difflib
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-CONF = FOLDER.parents[1] / "conf"
 
 USAGE = """Small commands of RASR:
 
@@ -51,14 +48,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _run_tool(name: str, keys: list[str]) -> None:
-    import hydra
+    from rasr.cli import run_command
 
-    from rasr.cli import entry_point
-
-    def main(cfg: Any) -> None:
-        # Only now: --help and a missing key shall not wait for torch.
-        import_module(f"rasr.tools.{name}").main(cfg)
-
-    main.__module__ = f"rasr.tools.{name}"  # what Hydra calls the job
     sys.argv = [f"{sys.argv[0]} {name}", *keys]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=f"tools/{name}")(entry_point(main))()
+    run_command(f"tools/{name}", f"rasr.tools.{name}:main")

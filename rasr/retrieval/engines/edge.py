@@ -17,17 +17,8 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from rasr.errors import RasrError
+from rasr.retrieval.engines import points as layout
 from rasr.retrieval.engines.folder import FolderIndex
-from rasr.retrieval.engines.points import (
-    FULL_SCAN_KB,
-    HNSW_EF_CONSTRUCT,
-    HNSW_EF_SEARCH,
-    HNSW_M,
-    OVERSAMPLING,
-    from_point_payload,
-    point_id,
-    to_point_payload,
-)
 from rasr.retrieval.meta import IndexMeta, damaged, fingerprint, read_meta
 from rasr.retrieval.payload import Payload
 
@@ -45,9 +36,9 @@ class EdgeIndex(FolderIndex):
     def __init__(self, location: str, meta: IndexMeta) -> None:
         super().__init__(location, meta)
         self._shard: Any = None
-        rescore = qdrant.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        rescore = qdrant.QuantizationSearchParams(rescore=True, oversampling=layout.OVERSAMPLING)
         self._search_params = qdrant.SearchParams(
-            hnsw_ef=HNSW_EF_SEARCH, quantization=rescore if meta.quantize else None
+            hnsw_ef=layout.HNSW_EF_SEARCH, quantization=rescore if meta.quantize else None
         )
 
     def count(self) -> int:
@@ -65,19 +56,25 @@ class EdgeIndex(FolderIndex):
 
     def _known(self, ids: list[str]) -> Iterable[str]:
         for start in range(0, len(ids), _PAGE):
-            page = {point_id(entry_id): entry_id for entry_id in ids[start : start + _PAGE]}
+            page = {layout.point_id(entry_id): entry_id for entry_id in ids[start : start + _PAGE]}
             for record in self._shard.retrieve(list(page), with_payload=False, with_vector=False):
                 yield page[str(record.id)]
 
     def _add(self, ids: Sequence[str], vectors: np.ndarray, payloads: list[Payload]) -> None:
         points = [
-            qdrant.Point(point_id(entry_id), vector.tolist(), to_point_payload(entry_id, payload, self._meta))
+            qdrant.Point(
+                layout.point_id(entry_id),
+                vector.tolist(),
+                layout.to_point_payload(entry_id, payload, self._meta),
+            )
             for entry_id, vector, payload in zip(ids, vectors, payloads, strict=True)
         ]
         self._shard.update(qdrant.UpdateOperation.upsert_points(points))
 
     def _delete(self, ids: list[str]) -> None:
-        self._shard.update(qdrant.UpdateOperation.delete_points([point_id(entry_id) for entry_id in ids]))
+        self._shard.update(
+            qdrant.UpdateOperation.delete_points([layout.point_id(entry_id) for entry_id in ids])
+        )
 
     def _search(self, vectors: np.ndarray, k: int, filter: dict[str, str]) -> list[list[tuple[str, float]]]:
         conditions = [qdrant.FieldCondition(key, match=qdrant.MatchValue(filter[key])) for key in filter]
@@ -96,14 +93,16 @@ class EdgeIndex(FolderIndex):
         return [[(point.payload["id"], point.score) for point in points] for points in found]
 
     def _payloads(self, ids: list[str]) -> list[Payload]:
-        return [from_point_payload(record.payload)[1] for record in self._retrieve(ids, with_vector=False)]
+        return [
+            layout.from_point_payload(record.payload)[1] for record in self._retrieve(ids, with_vector=False)
+        ]
 
     def _entries(self) -> Iterator[tuple[str, Payload]]:
         offset = None
         while True:
             request = qdrant.ScrollRequest(offset=offset, limit=_PAGE, with_payload=True, with_vector=False)
             records, offset = self._shard.scroll(request)
-            yield from (from_point_payload(record.payload) for record in records)
+            yield from (layout.from_point_payload(record.payload) for record in records)
             if offset is None:
                 return
 
@@ -112,7 +111,7 @@ class EdgeIndex(FolderIndex):
         return {hit.value: hit.count for hit in self._shard.facet(request).hits}
 
     def _retrieve(self, ids: Sequence[str], *, with_vector: bool) -> list[Any]:
-        points = [point_id(entry_id) for entry_id in ids]
+        points = [layout.point_id(entry_id) for entry_id in ids]
         records = {}
         for start in range(0, len(points), _PAGE):
             page = points[start : start + _PAGE]
@@ -221,10 +220,10 @@ def _config(meta: IndexMeta) -> Any:
             size=meta.dim, distance=qdrant.Distance.Cosine, datatype=datatype, memory=qdrant.Memory.Cold
         ),
         hnsw_config=qdrant.HnswIndexConfig(
-            m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
+            m=layout.HNSW_M, ef_construct=layout.HNSW_EF_CONSTRUCT, full_scan_threshold=layout.FULL_SCAN_KB
         ),
         optimizers=qdrant.EdgeOptimizersConfig(
-            default_segment_number=1, max_segment_size=_SEGMENT_KB, indexing_threshold=FULL_SCAN_KB
+            default_segment_number=1, max_segment_size=_SEGMENT_KB, indexing_threshold=layout.FULL_SCAN_KB
         ),
         quantization_config=quantization,
     )

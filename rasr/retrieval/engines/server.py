@@ -18,17 +18,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
 from rasr.errors import RasrError
+from rasr.retrieval.engines import points as layout
 from rasr.retrieval.engines.base import ReferenceIndex
-from rasr.retrieval.engines.points import (
-    FULL_SCAN_KB,
-    HNSW_EF_CONSTRUCT,
-    HNSW_EF_SEARCH,
-    HNSW_M,
-    OVERSAMPLING,
-    from_point_payload,
-    point_id,
-    to_point_payload,
-)
 from rasr.retrieval.meta import IndexMeta, check_finished, damaged
 from rasr.retrieval.payload import Payload
 
@@ -47,9 +38,9 @@ class ServerIndex(ReferenceIndex):
         super().__init__(location, meta)
         self._client: QdrantClient | None = client
         self._name = collection_name(location)
-        rescore = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        rescore = models.QuantizationSearchParams(rescore=True, oversampling=layout.OVERSAMPLING)
         self._search_params = models.SearchParams(
-            hnsw_ef=HNSW_EF_SEARCH, quantization=rescore if meta.quantize else None
+            hnsw_ef=layout.HNSW_EF_SEARCH, quantization=rescore if meta.quantize else None
         )
 
     @classmethod
@@ -77,9 +68,11 @@ class ServerIndex(ReferenceIndex):
                 datatype=models.Datatype.FLOAT16 if meta.quantize else None,
             ),
             hnsw_config=models.HnswConfigDiff(
-                m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=FULL_SCAN_KB
+                m=layout.HNSW_M,
+                ef_construct=layout.HNSW_EF_CONSTRUCT,
+                full_scan_threshold=layout.FULL_SCAN_KB,
             ),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=FULL_SCAN_KB),
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=layout.FULL_SCAN_KB),
             quantization_config=models.ScalarQuantization(scalar=quantization) if meta.quantize else None,
             metadata={_META_KEY: meta.to_dict()},
         )
@@ -122,7 +115,7 @@ class ServerIndex(ReferenceIndex):
 
     def _known(self, ids: list[str]) -> Iterable[str]:
         for start in range(0, len(ids), _PAGE):
-            page = {point_id(entry_id): entry_id for entry_id in ids[start : start + _PAGE]}
+            page = {layout.point_id(entry_id): entry_id for entry_id in ids[start : start + _PAGE]}
             for record in self._client.retrieve(self._name, list(page), with_payload=False):
                 yield page[str(record.id)]
 
@@ -131,16 +124,16 @@ class ServerIndex(ReferenceIndex):
             part = slice(start, start + _UPSERT)
             points = [
                 models.PointStruct(
-                    id=point_id(entry_id),
+                    id=layout.point_id(entry_id),
                     vector=vector.tolist(),
-                    payload=to_point_payload(entry_id, payload, self._meta),
+                    payload=layout.to_point_payload(entry_id, payload, self._meta),
                 )
                 for entry_id, vector, payload in zip(ids[part], vectors[part], payloads[part], strict=True)
             ]
             self._client.upsert(self._name, points, wait=True)
 
     def _delete(self, ids: list[str]) -> None:
-        points = [point_id(entry_id) for entry_id in ids]
+        points = [layout.point_id(entry_id) for entry_id in ids]
         for start in range(0, len(points), _PAGE):
             selector = models.PointIdsList(points=points[start : start + _PAGE])
             self._client.delete(self._name, selector, wait=True)
@@ -164,13 +157,15 @@ class ServerIndex(ReferenceIndex):
         return [[(point.payload["id"], point.score) for point in response.points] for response in responses]
 
     def _payloads(self, ids: list[str]) -> list[Payload]:
-        return [from_point_payload(record.payload)[1] for record in self._retrieve(ids, with_vectors=False)]
+        return [
+            layout.from_point_payload(record.payload)[1] for record in self._retrieve(ids, with_vectors=False)
+        ]
 
     def _entries(self) -> Iterator[tuple[str, Payload]]:
         offset = None
         while True:
             records, offset = self._client.scroll(self._name, limit=_PAGE, offset=offset, with_payload=True)
-            yield from (from_point_payload(record.payload) for record in records)
+            yield from (layout.from_point_payload(record.payload) for record in records)
             if offset is None:
                 return
 
@@ -179,7 +174,7 @@ class ServerIndex(ReferenceIndex):
         return {str(hit.value): hit.count for hit in hits}
 
     def _retrieve(self, ids: Sequence[str], *, with_vectors: bool) -> list[Any]:
-        points = [point_id(entry_id) for entry_id in ids]
+        points = [layout.point_id(entry_id) for entry_id in ids]
         records = {}
         for start in range(0, len(points), _PAGE):
             page = points[start : start + _PAGE]
