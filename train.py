@@ -1,18 +1,6 @@
 """Train RASRNet; `python train.py --help` tells more."""
 
-import hydra
-from omegaconf import DictConfig
-
-from rasr.cli import entry_point
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@entry_point
-def main(cfg: DictConfig) -> None:
-    from rasr.training.job import train  # brings torch: --help shall not wait for it
-
-    train(cfg)
-
+from rasr.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("train", "rasr.training.job:train")
