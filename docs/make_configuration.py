@@ -7,9 +7,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rasr.config.commands import COMMANDS, also_of  # noqa: E402 - started as a file, too
+from rasr.config.correspondence import CorrespondenceConfig  # noqa: E402
+from rasr.config.injection import InjectionConfig  # noqa: E402
 from rasr.config.keys import defaults_of, specs_of  # noqa: E402
 from rasr.config.net import RASRNetConfig  # noqa: E402
 
+GROUPS = {
+    "model of train.py": RASRNetConfig,
+    "model.fusion_settings of train.py, for fusion=correspondence": CorrespondenceConfig,
+    "refir of infer.py": InjectionConfig,
+}
 TARGET = ROOT / "docs" / "configuration.md"
 MAIN = ("infer", "index", "train", "evaluate")
 
@@ -35,7 +42,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     parts += [f"## {name}.py\n\n{table(COMMANDS[name])}" for name in MAIN]
-    parts.append(f"## model of train.py\n\n{table(RASRNetConfig)}")
+    parts += [f"## {title}\n\n{table(keys)}" for title, keys in GROUPS.items()]
     tools = [name for name in COMMANDS if name not in MAIN]
     parts += [f"## python -m rasr.tools {name}\n\n{table(COMMANDS[name])}" for name in tools]
     return "\n".join(parts)

@@ -13,6 +13,7 @@ from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import DictConfig
 
 from rasr.config import COMMANDS
+from rasr.config.groups import check_groups
 from rasr.config.keys import check
 from rasr.errors import RasrError, one_line
 
@@ -37,6 +38,7 @@ def compose_command(name: str, values: Mapping[str, Any]) -> DictConfig:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             cfg = hydra.compose(name, overrides)
         check(cfg, COMMANDS[name])
+        check_groups(cfg)
         return cfg
     except (ConfigCompositionException, OverrideParseException) as error:
         raise RasrError(

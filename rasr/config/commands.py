@@ -10,8 +10,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from rasr.config.evaluate import EvaluateKeys
+from rasr.config.groups import check_groups
 from rasr.config.index import IndexKeys
 from rasr.config.infer import InferKeys
+from rasr.config.injection import InjectionConfig
 from rasr.config.keys import check, defaults_of, specs_of
 from rasr.config.tools import (
     ConvertOsediffKeys,
@@ -59,6 +61,7 @@ def check_command(cfg: Mapping[str, Any], name: str, groups: Collection[str]) ->
         base = TrainKeys if name == "preview" else COMMANDS[name]
         also |= {group.split("@")[-1].split("/")[0] for group in groups} | set(specs_of(base))
         check(cfg, COMMANDS[name], also=also)
+        check_groups(cfg)
 
 
 def also_of(keys: type) -> dict[str, tuple[str, str]]:
@@ -96,6 +99,8 @@ def _tell_hydra() -> None:
         store.store(
             group=group, name=name, node=defaults_of(keys), package="_global_", provider="rasr.config"
         )
+    injection = {"_target_": "rasr.refir.InjectionConfig", **defaults_of(InjectionConfig)}
+    store.store(group="keys", name="injection", node=injection, provider="rasr.config")
     OmegaConf.register_new_resolver("keys_help", keys_help, replace=True)
 
 

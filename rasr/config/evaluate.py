@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 from rasr.config.keys import anything, flag, text, whole
 
+JOBS = ("score", "compare", "table", "complexity", "report")
+"""What `job=` can be; the functions are in `rasr.evaluation.jobs`."""
+
 
 @dataclass
 class EvaluateKeys:

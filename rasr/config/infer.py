@@ -109,8 +109,8 @@ class InferKeys:
         ),
         "refir": (
             "onestep",
-            "how refir injects: onestep, paper, seesr or supir; refir.scale=0.3 and the other keys of"
-            " conf/options/refir.yaml",
+            "how refir injects: onestep, paper, seesr or supir; refir.scale=0.3, and its other keys"
+            " are in docs/configuration.md",
         ),
         "fallback": (
             "origin_lrm",

@@ -129,6 +129,17 @@ def check(cfg: Mapping[str, Any], keys: type, *, also: Collection[str] | None = 
             check_value(name, cfg[name], spec)
 
 
+def check_all(config: Any, *, prefix: str = "") -> None:
+    """Raises a RasrError that names the first value of a dataclass of keys that cannot be meant.
+
+    Args:
+        config: the dataclass's instance.
+        prefix: of the names in messages, such as "refir.".
+    """
+    for name, spec in specs_of(type(config)).items():
+        check_value(f"{prefix}{name}", getattr(config, name), spec)
+
+
 def check_value(name: str, value: Any, spec: Spec) -> None:
     """Raises a RasrError unless a key may have this value."""
     null = ", or null" if spec.may_be_null else ""

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasr.config.correspondence import CorrespondenceConfig
 from rasr.errors import RasrError
 from rasr.fusion.base import ANY_USE, Fused, Kept, Provenance, ReferenceFusion, ReferenceUse, Restoration
-from rasr.fusion.correspondence_config import CorrespondenceConfig
 from rasr.fusion.descriptors import DescriptorHead
 from rasr.fusion.matching import is_inside, match_everywhere, match_nearby, own_positions, resample
 from rasr.fusion.motion import smooth_motion

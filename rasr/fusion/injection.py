@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from rasr.backbones.one_step import OneStepBackbone
 from rasr.checks import check_whole
+from rasr.config.injection import InjectionConfig
 from rasr.errors import RasrError
 from rasr.fusion.attention.bank import ReferenceBank
-from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector
 from rasr.fusion.base import ANY_USE, Kept, ReferenceFusion, ReferenceUse
 from rasr.image_ops import cover_and_crop

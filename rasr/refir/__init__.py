@@ -4,8 +4,8 @@ On a one-step backbone it is a fusion (`rasr.fusion.injection`); here is what on
 chains, the official code's shared canvas, pictures of what is seen.
 """
 
+from rasr.config.injection import PRESETS, InjectionConfig
 from rasr.fusion.attention.bank import ReferenceBank
-from rasr.fusion.attention.config import PRESETS, InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector, find_sites
 from rasr.fusion.attention.processor import InjectionState, ReferenceAttnProcessor
 from rasr.refir.chain_net import ChainNet

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rasr.checks import check_whole
+from rasr.config.injection import InjectionConfig
 from rasr.errors import RasrError
-from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.injector import ReferenceInjector
 from rasr.fusion.base import Fused, ReferenceUse
 from rasr.fusion.injection import fit_reference

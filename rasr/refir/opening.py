@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rasr.config.injection import InjectionConfig
 from rasr.errors import RasrError
-from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.combined import CombinedFusion
 from rasr.fusion.injection import InjectionFusion
 from rasr.fusion.residual import ResidualFusion

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rasr.checks import check_whole
 from rasr.data.settings import check_crop
 from rasr.device import resolve_device
 from rasr.errors import RasrError
-from rasr.inference.color_fix import get_color_fix
 from rasr.moved import with_current_targets
 
 logger = logging.getLogger(__name__)
@@ -38,30 +36,15 @@ FREE_ON_RESUME = (
 )
 
 
-# The least value of each number: a wrong one would end in a traceback after the weights were loaded.
-WHOLE_NUMBERS = {
-    "seed": 0,
-    "trainer.max_steps": 1,
-    "trainer.accumulate_grad_batches": 1,
-    "optim.warmup_steps": 0,
-    "module.grad_norm_every": 0,
-    "callbacks.checkpoint.every_n_train_steps": 1,
-}
-
-
 def validate(cfg: DictConfig) -> None:
     """Rules that cross configuration groups; raises a RasrError that names the keys.
 
     The backbone's own size contract is checked when the network is built: it depends on the weights.
     """
     check_crop(cfg.gt_size, cfg.scale)
-    for key, least in WHOLE_NUMBERS.items():
-        check_whole(key, OmegaConf.select(cfg, key), least=least)
     lr = cfg.optim.optimizer.lr
     if not isinstance(lr, float | int) or lr <= 0:
         raise RasrError(f"optim.optimizer.lr={lr}; give a number above 0")
-    if "color_fix" in cfg.model:
-        get_color_fix(cfg.model.color_fix)
     if cfg.callbacks.ema is None:
         raise RasrError("callbacks.ema=null, but it writes the weights; callbacks.ema.decay=0 is off")
     if cfg.trainer.accelerator == "gpu" and resolve_device("auto").type == "cpu":

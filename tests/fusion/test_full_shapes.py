@@ -6,9 +6,9 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from rasr.config.correspondence import CorrespondenceConfig
 from rasr.fusion.base import Restoration
 from rasr.fusion.correspondence import CorrespondenceFusion
-from rasr.fusion.correspondence_config import CorrespondenceConfig
 from tests.helpers import REPOSITORY
 
 BLOCKS = ((1280, 16), (1280, 32), (640, 64), (320, 64))  # channels and side of the decoder blocks' outputs

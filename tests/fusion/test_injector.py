@@ -342,7 +342,7 @@ def test_a_unet_without_self_attentions_is_named():
     [
         ({"scale": 1.5}, "scale=1.5"),
         ({"active": 0}, "active=0"),
-        ({"scale": "strong"}, "refir.scale=strong is not a number"),
+        ({"scale": "strong"}, "refir.scale=strong is not a finite number"),
         ({"mode": "swap"}, "mode='swap' is unknown; give one of separate, replace, concat"),
         ({"gate_site": "everywhere"}, "gate_site"),
     ],

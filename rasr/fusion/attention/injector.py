@@ -11,9 +11,9 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from rasr.config.injection import InjectionConfig
 from rasr.errors import RasrError
 from rasr.fusion.attention.bank import ReferenceBank
-from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.processor import (
     INJECT,
     JOINT,

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from rasr.config.injection import InjectionConfig
 from rasr.errors import RasrError
 from rasr.fusion.attention.bank import ReferenceBank
-from rasr.fusion.attention.config import InjectionConfig
 from rasr.fusion.attention.operations import adain, fuse, gate_tokens, mean_direction, spatial_gate
 
 OFF, RECORD, INJECT, JOINT = "off", "record", "inject", "joint"
