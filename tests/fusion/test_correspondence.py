@@ -113,7 +113,7 @@ def test_weights_survive_a_file_and_a_folder(net, images, tmp_path):
     [
         ({"coarse_dim": 0}, "coarse_dim=0"),
         ({"depth": 3}, "the keys are"),
-        ({"ref_size": "x"}, "ref_size='x'"),
+        ({"ref_size": "x"}, "ref_size=x"),
     ],
 )
 def test_wrong_settings_are_named(backbone, settings, message):
