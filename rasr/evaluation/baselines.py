@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,16 +180,3 @@ def _restore_each(
     photographs = list_photographs(root, output)
     restore_photographs(photographs, output, _Enlargement(restore), settings=settings, keep_finished=True)
     return output
-
-
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """The records of a `results.jsonl`; empty where there is none."""
-    records = []
-    for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that an interruption cut off
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records

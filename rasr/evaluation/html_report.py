@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from rasr.errors import RasrError
-from rasr.evaluation.baselines import read_log
 from rasr.evaluation.folders import files_by_name
 from rasr.evaluation.metrics import METRICS
 from rasr.evaluation.report import write_json, write_text
 from rasr.evaluation.tables import Column, Table, TableRow, ranks
 from rasr.image_io import read_image, to_uint8
 from rasr.image_ops import resize_bicubic
+from rasr.inference.results import read_records
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -195,7 +195,7 @@ def _record_of(sr: Path) -> dict[str, Any]:
     if log is None:
         return {}
     wanted = sr.relative_to(log.parent)
-    return next((r for r in read_log(log) if _ends_with(Path(str(r.get("output", ""))), wanted)), {})
+    return next((r for r in read_records(log) if _ends_with(Path(str(r.get("output", ""))), wanted)), {})
 
 
 def _ends_with(path: Path, tail: Path) -> bool:

@@ -39,7 +39,7 @@ class ResultsLog:
             raise RasrError(f"output={folder} cannot be made a folder; give another path") from error
         self._partial = self.folder / PARTIAL_FILE
         files = [self._partial, *([self.folder / RESULTS_FILE] if keep_finished else [])]
-        records = [record for file in files for record in self._read(file)]
+        records = [record for file in files for record in read_records(file)]
         self._done = {(r["output"], r["content_hash"]): r for r in records if self._holds(r)}
 
     def __enter__(self) -> ResultsLog:
@@ -69,21 +69,22 @@ class ResultsLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
-    @staticmethod
-    def _read(file: Path) -> list[dict[str, Any]]:
-        records = []
-        for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:  # the line that the interruption cut off
-                continue
-            if isinstance(record, dict):
-                records.append(record)
-        return records
-
     def _holds(self, record: dict[str, Any]) -> bool:
         is_ours = record.get("settings") == self.settings and "content_hash" in record
         return is_ours and Path(str(record.get("output", ""))).is_file()
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The records of a `results.jsonl`; without a line that was cut off; empty without a file."""
+    records = []
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
 
 
 def output_paths(paths: list[Path], root: Path, output: Path) -> list[Path]:
