@@ -1,5 +1,6 @@
 """What every test gets: fixed seeds, no network, the shipped configuration, the shared photographs if any."""
 
+import functools
 import gc
 import ipaddress
 import os
@@ -15,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 import rasr.config  # noqa: F401 - for tests that compose by Hydra's own functions
+from rasr.pretrained import is_within_reach
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("RASR_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -29,6 +31,18 @@ def pytest_collection_finish() -> None:
     # A million objects of imported libraries, which every full collection would walk through again.
     gc.collect()
     gc.freeze()
+
+
+@functools.cache
+def _is_hub_within_reach() -> bool:
+    return is_within_reach("https://huggingface.co")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "gpu" in item.keywords and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if "network" in item.keywords and "QDRANT_URL" not in os.environ and not _is_hub_within_reach():
+        pytest.skip("the hub is out of reach, and QDRANT_URL names no server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
